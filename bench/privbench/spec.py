@@ -1,0 +1,97 @@
+"""What a plugin says about itself. Torch-free, so that `list` and `--help` are instant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["anonymizer", "attack", "metric", "dataset"]
+KINDS: tuple[Kind, ...] = ("anonymizer", "attack", "metric", "dataset")
+
+Knowledge = Literal["none", "black-box", "adaptive"]
+"""What an attacker may know of the anonymizer.
+
+`none`: nothing; `black-box`: its released images and its general kind, no queries;
+`adaptive`: may also ask it to anonymize images of the attacker's own (counted queries).
+"""
+
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?")
+
+
+class Config(BaseModel):
+    """Base of plugin configurations: frozen, typed, every field defaulted and described."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class NoConfig(Config):
+    """For plugins without options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Facts that the harness acts on.
+
+    Attributes:
+        control: `positive` (privacy should be absent), `negative` (the attack should be at
+            chance), or None.
+        stochastic: output depends on the seed.
+        fit_on: data that `fit` must see before use, or None.
+        knowledge: an attack's threat model; None for other kinds.
+        higher_is_better: a metric's direction *for privacy's attacker-facing number*: True
+            where larger means better protection; None for other kinds.
+    """
+
+    control: Literal["positive", "negative"] | None = None
+    stochastic: bool = False
+    fit_on: Literal["background", "release"] | None = None
+    knowledge: Knowledge | None = None
+    higher_is_better: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSpec:
+    """One plugin, described without importing anything heavy.
+
+    Attributes:
+        kind: which interface `build` returns.
+        id: kebab-case; third parties write `distribution/name`.
+        version: raise it when outputs change.
+        summary: one line.
+        build: module-level function `build(config) -> plugin`; imports heavy libraries inside.
+            Its module and the modules it imports from the same package make the code hash.
+        config: the configuration class.
+        weights: `weights(config) -> {name: sha256}` of every weight file that is used, or None.
+            Called when a run is planned, so it must not load the model.
+        requires: modules that must be importable, beyond privbench's own dependencies.
+        extra: the install hint shown when one of them is missing, e.g. `privbench[detect]`.
+        smoke: settings for a tiny run (no network, no GPU), for tests.
+        licence: of the weights and data that the plugin brings; "" when it brings none.
+    """
+
+    kind: Kind
+    id: str
+    version: int
+    summary: str
+    build: Callable[[Any], Any]
+    config: type[Config] = NoConfig
+    weights: Callable[[Any], Mapping[str, str]] | None = None
+    tags: Tags = field(default_factory=Tags)
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
+        if not _ID.fullmatch(self.id):
+            raise ValueError(
+                f"id must be kebab-case, optionally `distribution/name`; got {self.id!r}"
+            )
+        if self.version < 1:
+            raise ValueError(f"version of {self.id} must be 1 or more; got {self.version}")

@@ -1,0 +1,337 @@
+"""The data that flows between steps, and the interfaces that plugins implement.
+
+Shapes are written (N, 3, H, W). Images are uint8 at rest (`ImageSet`) and float32 RGB in
+[0, 1] where a plugin computes (`ImageBatch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from privbench.errors import DataError
+from privbench.progress import Reporter
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+UNKNOWN = -1
+"""Subject of an image whose identity the reader may not know."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageBatch:
+    """What an anonymizer sees at once.
+
+    Attributes:
+        pixels: (N, 3, H, W) float32 RGB in [0, 1], on the device that computes.
+        subject: (N,) int64, `UNKNOWN` where withheld.
+        keys: N distinct sample ids.
+    """
+
+    pixels: torch.Tensor
+    subject: Ints
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSet:
+    """Images at rest.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8 RGB on the CPU.
+        subject: (N,) int64, `UNKNOWN` where withheld.
+        keys: N distinct sample ids.
+    """
+
+    pixels: torch.Tensor
+    subject: Ints
+    keys: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.keys)
+        shape = tuple(self.pixels.shape)
+        if self.pixels.dtype != torch.uint8 or len(shape) != 4 or shape[:2] != (n, 3):
+            raise DataError(
+                f"Images must be uint8 of shape ({n}, 3, H, W); got {self.pixels.dtype} {shape}."
+            )
+        if self.subject.shape != (n,):
+            raise DataError(f"subject must have shape ({n},); got {self.subject.shape}.")
+        if len(set(self.keys)) != n:
+            raise DataError("Sample ids must be distinct.")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, index: Sequence[int] | Ints) -> ImageSet:
+        """The images at `index`, in that order."""
+        rows = np.asarray(index, dtype=np.int64)
+        return ImageSet(
+            self.pixels[torch.from_numpy(rows)],
+            self.subject[rows],
+            tuple(self.keys[i] for i in rows),
+        )
+
+    def floats(
+        self, index: Sequence[int] | Ints | slice = slice(None), device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """(n, 3, H, W) float32 in [0, 1] on `device`; bytes travel, floats are made there."""
+        rows = index if isinstance(index, slice) else torch.as_tensor(np.asarray(index))
+        return self.pixels[rows].to(device, non_blocking=True).float().div_(255)
+
+    def batch(self, device: torch.device | str = "cpu") -> ImageBatch:
+        """All images as one batch."""
+        return ImageBatch(self.floats(device=device), self.subject, self.keys)
+
+
+def quantize(pixels: torch.Tensor) -> torch.Tensor:
+    """Floats in [0, 1] to uint8 on the CPU, rounding to nearest; out-of-range is clipped."""
+    return pixels.detach().clamp(0, 1).mul(255).round_().to(torch.uint8).cpu()
+
+
+class Anonymizer(Protocol):
+    """Turns face images into released images."""
+
+    def anonymize(self, batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
+        """Anonymize each image on its own.
+
+        Args:
+            batch: N images. `subject` is withheld.
+            seeds: one 63-bit seed per image; all randomness of image i comes from `seeds[i]`.
+
+        Returns:
+            (N, 3, H, W) float in [0, 1], same N, H and W, on any device. Image i must not
+            depend on its place in the batch or on the other images.
+        """
+        ...
+
+
+@runtime_checkable
+class Fittable(Protocol):
+    """An anonymizer that must see reference images first (`Tags.fit_on` says which)."""
+
+    def fit(self, reference: ImageSet) -> Anonymizer:
+        """Return a new, fitted anonymizer; `self` is unchanged."""
+        ...
+
+
+class Oracle(Protocol):
+    """Counted black-box access to the anonymizer under attack."""
+
+    @property
+    def queries(self) -> int:
+        """Images asked for so far."""
+        ...
+
+    def __call__(self, images: ImageSet, draw: int = 0) -> ImageSet:
+        """Anonymize the attacker's own images.
+
+        Args:
+            images: attacker images; an evaluation image is refused.
+            draw: which independent draw of a stochastic anonymizer.
+
+        Raises:
+            PluginError: an evaluation image was asked for.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttackerView:
+    """Everything an attack may train on.
+
+    Attributes:
+        train: clear images of attacker-train identities, subjects known.
+        validation: clear images of attacker-validation identities, subjects known; the only
+            data on which checkpoints, thresholds and settings may be chosen.
+        oracle: the anonymizer, or None below the adaptive threat model.
+        seed: all randomness comes from it.
+        device: where to compute.
+        reporter: progress.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    oracle: Oracle | None
+    seed: int
+    device: torch.device
+    reporter: Reporter
+
+
+class Scorer(Protocol):
+    """A trained re-identification attack, with a gallery enrolled."""
+
+    def score(self, probes: ImageSet) -> torch.Tensor:
+        """Similarity of N probes to the G enrolled images.
+
+        Returns:
+            (N, G) float; larger means likelier the same person.
+        """
+        ...
+
+
+class TrainedAttack(Protocol):
+    """A trained re-identification attack.
+
+    Attributes:
+        fusion: how scores against several references of one person combine.
+        report: JSON-able facts for the record (settings chosen on attacker-validation, history).
+    """
+
+    fusion: Literal["max", "mean"]
+    report: Mapping[str, Any]
+
+    def enroll(self, gallery: ImageSet, anonymized: bool) -> Scorer:
+        """Enrol a labelled gallery (`subject` are 0..S-1, unrelated to the data set's ids).
+
+        Args:
+            gallery: G reference images.
+            anonymized: the references are released images rather than clear photographs.
+        """
+        ...
+
+
+class Attack(Protocol):
+    """Learns, from the attacker's own data, to link released images to people."""
+
+    def train(self, view: AttackerView) -> TrainedAttack:
+        """Return a new trained attack; `self` is unchanged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identification:
+    """Evidence of an identification trial, with the truth that the harness holds.
+
+    Attributes:
+        scores: (N, S) float64, probe i against enrolled person j; larger is likelier.
+        mated: (N,) column of the true person of each probe.
+        subject: (N,) the probe's identity; the unit that intervals resample.
+    """
+
+    scores: Floats
+    mated: Ints
+    subject: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Release:
+    """Evidence for utility metrics: sources and what was released for them, row by row."""
+
+    source: ImageSet
+    released: ImageSet
+    subject: Ints
+
+
+Evidence = Identification | Release
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One number that a metric reports.
+
+    Attributes:
+        name: e.g. `rank-1`.
+        protects: whether a higher or a lower value means better protection or utility.
+        worst: the value at no protection (or no utility).
+        unit: `share`, `dB`, `people`, ...
+    """
+
+    name: str
+    protects: Literal["higher", "lower"]
+    worst: float
+    unit: str = "share"
+
+
+class Metric(Protocol):
+    """Rows first, numbers later: rows are an artefact, so intervals need no second run.
+
+    Attributes:
+        evidence: the class of evidence that `rows` takes.
+    """
+
+    evidence: type[Identification] | type[Release]
+
+    def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
+        """The M numbers that `reduce` returns for this evidence."""
+        ...
+
+    def chance(self, evidence: Evidence) -> Floats:
+        """(M,) value of each output under guessing; NaN where there is none."""
+        ...
+
+    def rows(self, evidence: Evidence) -> Floats:
+        """(N, D) float64; row i from sample i alone."""
+        ...
+
+    def reduce(self, rows: Floats, weights: Floats) -> Floats:
+        """Numbers from rows, for R weightings at once.
+
+        Args:
+            rows: (N, D) as `rows` made them.
+            weights: (R, N) non-negative multiplicities; all ones is the point estimate, a
+                bootstrap resample counts how often each row was drawn.
+
+        Returns:
+            (R, M); NaN where a resample leaves a number undefined.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        name: the output's name.
+        value: point estimate.
+        low: lower end of the 95 % interval, None where undefined.
+        high: upper end.
+        n: rows it rests on.
+        clusters: identities that were resampled.
+        chance: value under guessing, None where there is none.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    clusters: int
+    chance: float | None = None
+    protects: Literal["higher", "lower"] = "lower"
+    worst: float = 1.0
+    unit: str = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """All timed batches of one stage.
+
+    Attributes:
+        stage: what was timed.
+        seconds: one sample per batch, synchronised with the device.
+        images: images per batch (padding excluded).
+        warmup: leading samples that statistics leave out.
+        batch_size: shape that was run, padding included.
+        resolution: (height, width).
+        peak_bytes: peak device memory (GPU) or resident set (CPU).
+        device: fingerprint, see `privbench.timing.fingerprint`.
+    """
+
+    stage: str
+    seconds: tuple[float, ...]
+    images: tuple[int, ...]
+    warmup: int
+    batch_size: int
+    resolution: tuple[int, int]
+    peak_bytes: int
+    device: Mapping[str, str] = field(default_factory=dict)
