@@ -1,0 +1,1 @@
+"""Built-in anonymizers, attacks, metrics and data sets."""
