@@ -323,7 +323,7 @@ class Timing:
         warmup: leading samples that statistics leave out.
         batch_size: shape that was run, padding included.
         resolution: (height, width).
-        peak_bytes: peak device memory (GPU) or resident set (CPU).
+        peak_bytes: peak device memory (GPU) or largest resident set seen after a batch (CPU).
         device: fingerprint, see `privbench.timing.fingerprint`.
     """
 

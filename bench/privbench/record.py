@@ -1,0 +1,136 @@
+"""The result of one anonymizer under one attack, as JSON with a versioned schema.
+
+When a field changes its meaning: raise `SCHEMA_VERSION`, tell it in the changelog, and teach
+`privbench_leaderboard` (which reads the JSON and imports nothing from here) the new version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from privbench.errors import RecordError
+from privbench.types import Estimate
+
+SCHEMA_VERSION = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PluginRef(_Model):
+    """Which plugin ran, with its resolved configuration."""
+
+    id: str
+    version: int
+    summary: str
+    distribution: str
+    config: dict[str, Any]
+    code: str
+    weights: dict[str, str]
+    licence: str
+    control: Literal["positive", "negative"] | None = None
+
+
+class Part(_Model):
+    """How many people and images played a part."""
+
+    identities: int
+    images: int
+
+
+class Record(_Model):
+    """Everything needed to read, compare and recompute one result.
+
+    Attributes:
+        estimates: trial -> metric -> numbers, from identification evidence.
+        utility: metric -> numbers, from the release itself.
+        timing: one entry per timed stage: all samples, summary, device.
+        keys: the store key of each step.
+        scores: file beside the record with the attack's raw scores, and its SHA-256.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    privbench: str
+    anonymizer: PluginRef
+    attack: PluginRef
+    threat_model: Literal["none", "black-box", "adaptive"]
+    oracle_queries: int
+    dataset: dict[str, str]
+    protocol: dict[str, Any]
+    primary_trial: str
+    parts: dict[str, Part]
+    seed: int
+    dtype: str
+    estimates: dict[str, dict[str, list[Estimate]]]
+    utility: dict[str, list[Estimate]]
+    attack_report: dict[str, Any]
+    timing: list[dict[str, Any]]
+    packages: dict[str, str]
+    keys: dict[str, str]
+    scores: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """File name stem: readable, and distinct for distinct results."""
+        ids = (self.anonymizer.id, self.attack.id, self.protocol["name"])
+        return "--".join(i.replace("/", "__") for i in ids) + f"--{self.keys['record'][:8]}"
+
+    def estimate(self, metric: str, name: str, trial: str | None = None) -> Estimate:
+        """One number, from the primary trial unless another is named.
+
+        Raises:
+            KeyError: the record does not hold it.
+        """
+        for found in self.estimates[trial or self.primary_trial][metric]:
+            if found.name == name:
+                return found
+        raise KeyError(name)
+
+
+def to_json(record: Record) -> str:
+    """Stable JSON text: sorted keys, one value a line, so that diffs are readable."""
+    body = record.model_dump(mode="json")
+    return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_record(path: Path) -> Record:
+    """Read and check a record.
+
+    Raises:
+        RecordError: not JSON, another schema version, or fields that do not fit.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        if (version := body.get("schema_version")) != SCHEMA_VERSION:
+            raise RecordError(
+                f"{path} has record schema {version!r}; this privbench reads {SCHEMA_VERSION}."
+            )
+        return Record.model_validate(body)
+    except OSError as error:
+        raise RecordError(f"Cannot read {path}: {error}") from error
+    except (ValueError, AttributeError, ValidationError) as error:
+        raise RecordError(f"{path} is not a record: {error}") from error
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Write a record atomically; returns its path.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
+    path = folder / f"{record.name}.json"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(to_json(record), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RecordError(f"Cannot write the record {path}: {error}") from error
+    return path

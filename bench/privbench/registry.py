@@ -1,0 +1,148 @@
+"""Plugins: entry points in, a read-only mapping and a list of failures out."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+from pydantic import ValidationError
+
+from privbench import hookspecs
+from privbench.errors import ConfigError, PluginLoadError, UnknownPluginError, did_you_mean
+from privbench.spec import Config, Kind, PluginSpec
+
+GROUP = "privbench"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A plugin with its origin.
+
+    Attributes:
+        spec: what it says about itself.
+        distribution: `name version` of the package that brought it.
+        unavailable: why it cannot run here ("" when it can).
+    """
+
+    spec: PluginSpec
+    distribution: str
+    unavailable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All plugins found.
+
+    Attributes:
+        plugins: by (kind, id).
+        failures: entry point -> reason, for distributions that could not be loaded.
+    """
+
+    plugins: Mapping[tuple[Kind, str], Registered]
+    failures: Mapping[str, str]
+
+    def get(self, kind: Kind, plugin: str) -> Registered:
+        """A runnable plugin.
+
+        Raises:
+            UnknownPluginError: no such id; suggests the nearest.
+            PluginLoadError: it exists, and an extra it needs is missing.
+        """
+        try:
+            found = self.plugins[kind, plugin]
+        except KeyError:
+            known = [name for k, name in self.plugins if k == kind]
+            broken = "".join(f"\nNot loaded: {n} ({why})" for n, why in self.failures.items())
+            raise UnknownPluginError(
+                f"There is no {kind} {plugin!r}. {did_you_mean(plugin, known)}{broken}"
+            ) from None
+        if found.unavailable:
+            raise PluginLoadError(f"The {kind} {plugin!r} is unavailable: {found.unavailable}")
+        return found
+
+    def of_kind(self, kind: Kind) -> list[Registered]:
+        """All plugins of one kind, by id."""
+        return [p for (k, _), p in sorted(self.plugins.items()) if k == kind]
+
+
+def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Load every entry point on its own: one that fails stops nobody else.
+
+    Args:
+        points: entry points to load; those of the group `privbench` by default.
+
+    Raises:
+        PluginLoadError: two plugins claim one (kind, id).
+    """
+    plugins: dict[tuple[Kind, str], Registered] = {}
+    failures: dict[str, str] = {}
+    found = entry_points(group=GROUP) if points is None else points
+    for point in sorted(found, key=lambda p: (p.value != "privbench_plugins", p.value)):
+        dist = f"{point.dist.name} {point.dist.version}" if point.dist else "local"
+        try:
+            specs = _specs(point)
+        except Exception as error:  # a third party's import may raise anything
+            failures[f"{dist}:{point.name}"] = f"{type(error).__name__}: {error}"
+            continue
+        for spec in specs:
+            if other := plugins.get((spec.kind, spec.id)):
+                raise PluginLoadError(
+                    f"Two plugins claim the {spec.kind} id {spec.id!r}: one from "
+                    f"{other.distribution}, one from {dist}. Rename one "
+                    f"(third parties write `distribution/name`) or uninstall a package."
+                )
+            plugins[spec.kind, spec.id] = Registered(spec, dist, _missing(spec))
+    return Registry(MappingProxyType(plugins), MappingProxyType(failures))
+
+
+def _specs(point: EntryPoint) -> list[PluginSpec]:
+    """Specs behind one entry point, by way of pluggy's hook validation."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    module = point.load()
+    manager.register(module, name=point.name)
+    manager.check_pending()
+    specs = [spec for result in manager.hook.privbench_plugins() for spec in result]
+    if not specs:
+        raise PluginLoadError(
+            f"{point.value} returned no plugins; it must define "
+            "`@privbench.hookimpl def privbench_plugins()` returning PluginSpec objects"
+        )
+    for spec in specs:
+        if not isinstance(spec, PluginSpec):
+            raise PluginLoadError(f"{point.value} returned {spec!r}; expected a PluginSpec")
+    return specs
+
+
+def _missing(spec: PluginSpec) -> str:
+    missing = [name for name in spec.requires if importlib.util.find_spec(name) is None]
+    if not missing:
+        return ""
+    hint = f"; pip install '{spec.extra}'" if spec.extra else ""
+    return f"needs {', '.join(missing)}{hint}"
+
+
+def make_config(spec: PluginSpec, settings: Mapping[str, Any]) -> Config:
+    """A plugin's configuration from settings (strings are parsed to the field's type).
+
+    Raises:
+        ConfigError: unknown key (with a suggestion), wrong type, out of range.
+    """
+    fields = spec.config.model_fields
+    for name in settings:
+        if name not in fields:
+            hint = did_you_mean(name, fields) if fields else "It takes no settings."
+            raise ConfigError(f"{spec.kind} {spec.id} has no setting {name!r}. {hint}")
+    try:
+        return spec.config.model_validate(dict(settings))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}, got {e['input']!r}"
+            for e in error.errors()
+        )
+        raise ConfigError(f"Bad settings for {spec.kind} {spec.id}: {problems}") from None
