@@ -92,16 +92,14 @@ PROTOCOLS: Mapping[str, Preset] = {
 }
 
 
-def get_protocol(name: str) -> Preset:
+def get_preset(name: str) -> Preset:
     """A preset by name.
 
     Raises:
         ConfigError: no such preset.
     """
     if name not in PROTOCOLS:
-        raise ConfigError(
-            f"There is no protocol {name!r}. {did_you_mean(name, PROTOCOLS)}"
-        )
+        raise ConfigError(f"There is no protocol {name!r}. {did_you_mean(name, PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
@@ -110,13 +108,15 @@ class Split:
     """Rows of a data set by the part they play; no identity plays two parts.
 
     All arrays are (n,) int64 rows. `gallery` is ordered by identity, `references` per
-    identity; `probes` likewise.
+    identity; `probes` likewise. `cross_gallery` is the part of the gallery that is anonymized
+    for the cross-image trial: the first `cross_references` of each identity.
     """
 
     background: Ints
     attacker_train: Ints
     attacker_validation: Ints
     gallery: Ints
+    cross_gallery: Ints
     probes: Ints
     non_mated: Ints
 
@@ -127,6 +127,7 @@ class Split:
             "attacker-train": self.attacker_train,
             "attacker-validation": self.attacker_validation,
             "gallery": self.gallery,
+            "cross-gallery": self.cross_gallery,
             "probes": self.probes,
             "non-mated": self.non_mated,
         }
@@ -179,6 +180,7 @@ def split(data: Dataset, protocol: Preset) -> Split:
         attacker_train=take(train, 0, protocol.train_images),
         attacker_validation=take(validation, 0, protocol.train_images),
         gallery=take(evaluation, 0, refs),
+        cross_gallery=take(evaluation, 0, protocol.cross_references),
         probes=take(evaluation, refs, refs + protocol.probes),
         non_mated=take(non_mated, 0, protocol.probes),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 
@@ -19,21 +19,13 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Where progress goes."""
 
-    def task(self, label: str, total: int, unit: str = "images") -> ContextTask:
+    def task(self, label: str, total: int, unit: str = "images") -> AbstractContextManager[Task]:
         """Start a task; leave the context to end it."""
         ...
 
     def note(self, text: str) -> None:
         """One line of information."""
         ...
-
-
-class ContextTask(Protocol):
-    """A task as a context manager."""
-
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 class _NoTask:

@@ -42,15 +42,15 @@ class Tags:
         stochastic: output depends on the seed.
         fit_on: data that `fit` must see before use, or None.
         knowledge: an attack's threat model; None for other kinds.
-        higher_is_better: a metric's direction *for privacy's attacker-facing number*: True
-            where larger means better protection; None for other kinds.
+        evidence: what a metric measures: an attack's `identification` of probes, or the
+            `release` beside its sources; None for other kinds.
     """
 
     control: Literal["positive", "negative"] | None = None
     stochastic: bool = False
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None
-    higher_is_better: bool | None = None
+    evidence: Literal["identification", "release"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

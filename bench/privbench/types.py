@@ -254,11 +254,8 @@ class Output:
 class Metric(Protocol):
     """Rows first, numbers later: rows are an artefact, so intervals need no second run.
 
-    Attributes:
-        evidence: the class of evidence that `rows` takes.
+    `Tags.evidence` of its spec says which evidence it takes.
     """
-
-    evidence: type[Identification] | type[Release]
 
     def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
         """The M numbers that `reduce` returns for this evidence."""

@@ -1,0 +1,166 @@
+"""The Python interface that the command line is a shell over."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from privbench.errors import RecordError, StoreError
+from privbench.execute import Failure, execute, scores_bytes
+from privbench.plan import Choice, Plan, Status, Study, make_plan, parse_settings, status
+from privbench.progress import Reporter, Silent
+from privbench.record import Record, write_record
+from privbench.registry import Registry, load_registry
+from privbench.spec import Kind
+from privbench.store import Store
+from privbench.timing import pick_device
+
+STORE = ".privbench/store"
+RECORDS = ".privbench/records"
+
+
+def make_study(
+    anonymizers: Sequence[str],
+    attacks: Sequence[str],
+    metrics: Sequence[str] = (),
+    *,
+    dataset: str = "synthfaces",
+    protocol: str = "quick",
+    seed: int = 0,
+    device: str = "auto",
+    settings: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> Study:
+    """A study from ids and `key=value` settings, as the command line takes them."""
+    registry = registry or load_registry()
+    selected: list[tuple[Kind, str]] = [("anonymizer", a) for a in anonymizers]
+    selected += [("attack", a) for a in attacks]
+    selected += [("metric", m) for m in metrics]
+    selected.append(("dataset", dataset))
+    given = parse_settings(settings, selected, registry)
+
+    def choices(kind: Kind, ids: Sequence[str]) -> tuple[Choice, ...]:
+        return tuple(Choice(id=i, settings=given[kind, i]) for i in dict.fromkeys(ids))
+
+    return Study(
+        anonymizers=choices("anonymizer", anonymizers),
+        attacks=choices("attack", attacks),
+        metrics=choices("metric", metrics),
+        dataset=Choice(id=dataset, settings=given["dataset", dataset]),
+        protocol=protocol,
+        seed=seed,
+        device=device,
+    )
+
+
+def plan_study(study: Study, registry: Registry | None = None) -> Plan:
+    """Resolve a study: ids, settings, models, data, keys. Runs nothing."""
+    return make_plan(study, registry or load_registry(), pick_device(study.device).type)
+
+
+def run_study(
+    study: Study,
+    *,
+    store: str = STORE,
+    records: str | None = RECORDS,
+    repair: bool = False,
+    reporter: Reporter | None = None,
+    registry: Registry | None = None,
+) -> tuple[list[Record], list[Failure]]:
+    """Run every cell of a study that is not in the store yet.
+
+    Args:
+        store: directory or fsspec URL of the artefacts.
+        records: directory for the records and their scores; None writes none.
+        repair: check every stored part this study uses, and recompute what is damaged.
+
+    Returns:
+        The records in the study's order, and the cells that failed.
+
+    Raises:
+        PrivbenchError: nothing could be planned, or the store fails.
+    """
+    plan = plan_study(study, registry)
+    opened = Store(store)
+    if repair:
+        discard_damaged(plan, opened)
+    done, failures = execute(plan, opened, pick_device(study.device), reporter or Silent())
+    if records is not None:
+        by_key = {cell.record.key: cell for cell in plan.cells}
+        for i, record in enumerate(done):
+            cell = by_key[record.keys["record"]]
+            done[i] = _export(record, scores_bytes(plan, opened, cell), Path(records))
+    return done, failures
+
+
+def run(
+    anonymizers: Sequence[str],
+    attacks: Sequence[str],
+    metrics: Sequence[str] = (),
+    *,
+    dataset: str = "synthfaces",
+    protocol: str = "quick",
+    seed: int = 0,
+    device: str = "auto",
+    settings: Sequence[str] = (),
+    store: str = STORE,
+    records: str | None = None,
+    reporter: Reporter | None = None,
+) -> list[Record]:
+    """Run anonymizers under attacks and return the records.
+
+    >>> import privbench
+    >>> privbench.run(["pixelate"], ["random-guess"])  # doctest: +SKIP
+
+    Raises:
+        PrivbenchError: the first failure; what was finished is in the store.
+    """
+    study = make_study(
+        anonymizers,
+        attacks,
+        metrics,
+        dataset=dataset,
+        protocol=protocol,
+        seed=seed,
+        device=device,
+        settings=settings,
+    )
+    done, failures = run_study(study, store=store, records=records, reporter=reporter)
+    if failures:
+        raise failures[0].error
+    return done
+
+
+def explain(study: Study, *, store: str = STORE) -> list[Status]:
+    """Which steps are in the store, and why the others are not."""
+    return status(plan_study(study), Store(store))
+
+
+def discard_damaged(plan: Plan, store: Store) -> list[str]:
+    """Drop artefacts of this plan whose marker or parts are damaged; returns their labels."""
+    dropped = []
+    for step in plan.steps():
+        try:
+            found = store.find(step.stage, step.plugin, step.key)
+            names = found.parts if found else tuple(store.parts(step.key).values())
+            for name in names:
+                store.read_part(step.key, name)
+        except StoreError:
+            store.discard(step.stage, step.plugin, step.key)
+            dropped.append(step.label)
+    return dropped
+
+
+def _export(record: Record, scores: bytes, folder: Path) -> Record:
+    """Write a record and, beside it, the scores it rests on."""
+    name = f"{record.name}.scores.safetensors"
+    full = record.model_copy(
+        update={"scores": {"file": name, "sha256": hashlib.sha256(scores).hexdigest()}}
+    )
+    path = write_record(full, folder)
+    try:
+        path.with_name(name).write_bytes(scores)
+    except OSError as error:
+        raise RecordError(f"Cannot write the scores of {path}: {error}") from error
+    return full

@@ -1,0 +1,310 @@
+"""The command line: parse, call one function, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from privbench import __version__
+from privbench.errors import ConfigError, PrivbenchError
+
+if TYPE_CHECKING:
+    from privbench.plan import Study
+    from privbench.progress import Reporter
+    from privbench.record import Record
+
+app = App(
+    name="privbench",
+    version=__version__,
+    help="Does a face-image anonymizer protect anyone? Run anonymizers under attacks.",
+)
+
+Ids = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class What:
+    """What to run."""
+
+    study: Annotated[Path | None, Parameter(name="STUDY")] = None
+    """TOML file with the study, instead of the options below."""
+    anonymizer: Ids = ()
+    """Anonymizers, by id."""
+    attack: Ids = ()
+    """Attacks, by id."""
+    metric: Ids = ()
+    """Metrics, by id; all installed ones by default."""
+    dataset: str = "synthfaces"
+    """Data set, by id."""
+    protocol: str = "quick"
+    """Protocol preset: smoke, quick, standard, full."""
+    seed: int = 0
+    """Seed of the run."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    set: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
+    """Settings: key=value, or plugin.key=value."""
+    store: str = ".privbench/store"
+    """Where artefacts are kept: a directory, or an fsspec URL."""
+
+
+def _study(what: What) -> Study:
+    from privbench.api import make_study
+    from privbench.plan import load_study
+
+    if what.study is not None:
+        if what.anonymizer or what.attack or what.metric or what.set:
+            raise ConfigError(
+                "Give a study file or --anonymizer/--attack/--metric/--set, not both."
+            )
+        return load_study(what.study)
+    if not what.anonymizer or not what.attack:
+        raise ConfigError(
+            "Say what to run: --anonymizer ID ... --attack ID ..., or a study file. "
+            "`privbench list` shows what there is."
+        )
+    return make_study(
+        what.anonymizer,
+        what.attack,
+        what.metric,
+        dataset=what.dataset,
+        protocol=what.protocol,
+        seed=what.seed,
+        device=what.device,
+        settings=what.set,
+    )
+
+
+@app.command
+def run(
+    what: What | None = None,
+    *,
+    records: str = ".privbench/records",
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    repair: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run anonymizers under attacks; finished work is never computed again.
+
+    Parameters
+    ----------
+    records
+        Directory for the records and their scores.
+    dry_run
+        Print the plan with what is in the store and why the rest is not; run nothing.
+    repair
+        Check every stored file this run uses and recompute what is damaged.
+    """
+    from privbench.api import explain as find_status
+    from privbench.api import run_study
+
+    what = what or What()
+    study = _study(what)
+    if dry_run:
+        _print_status(find_status(study, store=what.store), detail=False)
+        return 0
+    with _reporter() as reporter:
+        done, failures = run_study(
+            study, store=what.store, records=records, repair=repair, reporter=reporter
+        )
+    _print_records(done)
+    for record in done:
+        print(f"{records}/{record.name}.json")
+    for failure in failures:
+        _complain(f"{failure.label}: {failure.error}")
+    return 2 if failures else 0
+
+
+@app.command
+def explain(what: What | None = None) -> int:
+    """Say of every step of a run whether it is in the store, and if not, why."""
+    from privbench.api import explain as find_status
+
+    what = what or What()
+    _print_status(find_status(_study(what), store=what.store), detail=True)
+    return 0
+
+
+@app.command(name="list")
+def list_plugins() -> int:
+    """List plugins, protocols aside: id, version, summary, and why one is unavailable."""
+    from rich.markup import escape
+
+    from privbench.registry import load_registry
+    from privbench.spec import KINDS
+
+    registry = load_registry()
+    console, table = _console(), _table("kind", "id", "version", "summary")
+    for kind in KINDS:
+        for plugin in registry.of_kind(kind):
+            why = f" [unavailable: {plugin.unavailable}]" if plugin.unavailable else ""
+            table.add_row(
+                kind, plugin.spec.id, str(plugin.spec.version), escape(plugin.spec.summary + why)
+            )
+    console.print(table)
+    for name, reason in registry.failures.items():
+        _complain(f"not loaded: {name}: {reason}")
+    return 0
+
+
+@app.command
+def describe(plugin: str) -> int:
+    """Show a plugin's settings, defaults and facts.
+
+    Parameters
+    ----------
+    plugin
+        Its id.
+    """
+    from rich.markup import escape
+
+    from privbench.errors import UnknownPluginError, did_you_mean
+    from privbench.registry import load_registry
+
+    registry = load_registry()
+    found = [p for (_, name), p in sorted(registry.plugins.items()) if name == plugin]
+    if not found:
+        names = {name for _, name in registry.plugins}
+        raise UnknownPluginError(f"There is no plugin {plugin!r}. {did_you_mean(plugin, names)}")
+    console = _console()
+    for entry in found:
+        spec = entry.spec
+        console.print(f"[bold]{spec.id}[/] ({spec.kind}, version {spec.version})")
+        console.print(escape(spec.summary))
+        facts = {
+            "from": entry.distribution,
+            "threat model": spec.tags.knowledge,
+            "control": spec.tags.control,
+            "fitted on": spec.tags.fit_on,
+            "licence": spec.licence,
+            "unavailable": entry.unavailable,
+        }
+        for name, value in facts.items():
+            if value:
+                console.print(f"{name}: {escape(str(value))}")
+        if spec.config.model_fields:
+            table = _table("setting", "default", "meaning")
+            for name, info in spec.config.model_fields.items():
+                table.add_row(name, escape(str(info.default)), escape(info.description or ""))
+            console.print(table)
+    return 0
+
+
+@app.command
+def leaderboard(
+    *,
+    records: Path = Path("leaderboard/records"),
+    out: Path = Path("leaderboard/LEADERBOARD.md"),
+) -> int:
+    """Make the leaderboard from committed records.
+
+    Parameters
+    ----------
+    records
+        Directory of record files.
+    out
+        Markdown file to write.
+    """
+    import privbench_leaderboard
+
+    try:
+        privbench_leaderboard.write(records, out)
+    except privbench_leaderboard.LeaderboardError as error:
+        raise PrivbenchError(str(error)) from error
+    print(out)
+    return 0
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Entry point. Exit code 2 and one message for anything that we or the user did wrong."""
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except (PrivbenchError, CycloptsError) as error:
+        _complain(str(error))
+        code = 2
+    except KeyboardInterrupt:
+        _complain("Interrupted. What is finished is kept; run the same command to go on.")
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code or 0)
+
+
+def _complain(text: str) -> None:
+    print(f"privbench: {text}", file=sys.stderr)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+@contextmanager
+def _reporter() -> Iterator[Reporter]:
+    from privbench.progress import PlainLines, RichBars
+
+    if sys.stderr.isatty():
+        with RichBars() as bars:
+            yield bars
+    else:
+        yield PlainLines(sys.stderr)
+
+
+def _print_status(found: Sequence[Any], detail: bool) -> None:
+    table = _table("step", "", "why", *(["key"] if detail else []))
+    for entry in found:
+        row = [f"{entry.step.stage} {entry.step.label}", "hit" if entry.hit else "miss"]
+        table.add_row(*row, entry.reason, *([entry.step.key[:16]] if detail else []))
+    _console().print(table)
+
+
+def _print_records(records: Sequence[Record]) -> None:
+    for record in records:
+        shape = record.protocol
+        first = record.estimate("identification", "rank-1")
+        console = _console()
+        console.print(
+            f"\n[bold]{record.anonymizer.id}[/] under [bold]{record.attack.id}[/] "
+            f"({record.threat_model}, {record.oracle_queries:,} oracle queries), "
+            f"protocol {shape['name']} v{shape['version']}: {first.n} probes, "
+            f"gallery of {first.clusters}"
+        )
+        names = ("rank-1", "rank-10", "mAP")
+        table = _table("trial", *names, "ROC AUC")
+        for trial, metrics in record.estimates.items():
+            numbers = {e.name: e for group in metrics.values() for e in group}
+            table.add_row(trial, *(_shown(numbers.get(n)) for n in (*names, "ROC AUC")))
+        console.print(table)
+        for group in record.utility.values():
+            for number in group:
+                console.print(f"{number.name}: {_shown(number)}")
+        for timing in record.timing:
+            if timing["summary"]:
+                rate = timing["summary"]["images_per_second"]
+                console.print(f"{timing['stage']}: {rate:.1f} images/s")
+
+
+def _shown(number: Any) -> str:
+    if number is None or number.value is None:
+        return ""
+    text = f"{number.value:.3f}"
+    if number.low is not None:
+        text += f" [{number.low:.3f}, {number.high:.3f}]"
+    return text + (f" (chance {number.chance:.3f})" if number.chance is not None else "")

@@ -1,0 +1,410 @@
+"""From a study to ordered steps with their keys. Runs nothing, writes nothing."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from privbench.data import Dataset, Preset, Split, get_preset, part_digest, split, trials
+from privbench.errors import ConfigError, did_you_mean
+from privbench.keys import code_digest, key
+from privbench.registry import Registered, Registry, make_config
+from privbench.spec import Config, Kind
+from privbench.store import Artefact, Store
+
+ATTACKER_PARTS = ("attacker-train", "attacker-validation")
+DEFAULT_BATCH = 64
+
+Stage = Literal["anonymize", "attack", "rows", "record"]
+
+
+class Choice(BaseModel):
+    """A plugin by id, with settings that differ from its defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class Study(BaseModel):
+    """What to run: every anonymizer under every attack.
+
+    Attributes:
+        metrics: all installed ones when empty.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    anonymizers: tuple[Choice, ...]
+    attacks: tuple[Choice, ...]
+    metrics: tuple[Choice, ...] = ()
+    dataset: Choice = Choice(id="synthfaces")
+    protocol: str = "quick"
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+
+
+def load_study(path: Path) -> Study:
+    """Read a study from TOML.
+
+    A plugin is an id, or a table with `id` and its settings:
+
+        protocol = "quick"
+        attacks = ["contrastive-reid"]
+
+        [[anonymizers]]
+        id = "controlnet-canny"
+        steps = 20
+
+    Raises:
+        ConfigError: unreadable, not TOML, or an unknown or ill-typed entry.
+    """
+    try:
+        body = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the study {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for name in body:
+        if name not in Study.model_fields:
+            raise ConfigError(
+                f"{path} has an unknown entry {name!r}. {did_you_mean(name, Study.model_fields)}"
+            )
+    for name in ("anonymizers", "attacks", "metrics"):
+        if name in body:
+            entries = body[name] if isinstance(body[name], list) else [body[name]]
+            body[name] = [_choice(entry, name, path) for entry in entries]
+    if "dataset" in body:
+        body["dataset"] = _choice(body["dataset"], "dataset", path)
+    try:
+        return Study.model_validate(body)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path}: {problems}") from None
+
+
+def _choice(entry: object, name: str, path: Path) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return {"id": entry}
+    if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+        return {"id": entry["id"], "settings": {k: v for k, v in entry.items() if k != "id"}}
+    raise ConfigError(
+        f"{path}: an entry of {name} must be an id or a table with `id`; got {entry!r}."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A plugin ready to be built: configuration checked, code and weights hashed."""
+
+    registered: Registered
+    config: Config
+    code: str
+    weights: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """The plugin's id."""
+        return self.registered.spec.id
+
+    def ref(self) -> dict[str, Any]:
+        """What of this plugin enters a key."""
+        return {
+            "id": self.id,
+            "version": self.registered.spec.version,
+            "config": self.config.model_dump(mode="json"),
+            "code": self.code,
+            "weights": dict(self.weights),
+        }
+
+    @property
+    def batch_size(self) -> int:
+        """Fixed batch shape: the plugin's own setting, or the harness's."""
+        return int(getattr(self.config, "batch_size", DEFAULT_BATCH))
+
+
+def resolve(registry: Registry, kind: Kind, choice: Choice) -> Resolved:
+    """Look a plugin up, check its settings, hash its code and weights."""
+    found = registry.get(kind, choice.id)
+    config = make_config(found.spec, choice.settings)
+    weights = found.spec.weights(config) if found.spec.weights else {}
+    return Resolved(found, config, code_digest(found.spec.build.__module__), weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One artefact to have.
+
+    Attributes:
+        stage: which kind of step.
+        plugin: id of the plugin that computes it.
+        label: what a person calls it, e.g. `controlnet-canny: probes`.
+        inputs: everything the result depends on.
+        key: their hash.
+    """
+
+    stage: Stage
+    plugin: str
+    label: str
+    inputs: Mapping[str, Any]
+    key: str
+
+
+def _step(stage: Stage, owner: str, label: str, /, **inputs: Any) -> Step:
+    full = {"stage": stage, **inputs}
+    return Step(stage, owner, label, full, key(full))
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One anonymizer under one attack.
+
+    Attributes:
+        anonymize: part name -> step.
+        score: the attack's step.
+        rows: metric id -> step, for metrics of identification.
+        utility: metric id -> step, for metrics of the release.
+        record: the last step.
+    """
+
+    anonymizer: Resolved
+    attack: Resolved
+    anonymize: Mapping[str, Step]
+    score: Step
+    rows: Mapping[str, Step]
+    utility: Mapping[str, Step]
+    record: Step
+
+    def steps(self) -> Iterator[Step]:
+        """All steps in order."""
+        yield from self.anonymize.values()
+        yield self.score
+        yield from self.rows.values()
+        yield from self.utility.values()
+        yield self.record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A study with everything resolved."""
+
+    study: Study
+    preset: Preset
+    data: Dataset
+    data_plugin: Resolved
+    split: Split
+    metrics: Mapping[str, Resolved]
+    cells: tuple[Cell, ...]
+
+    def steps(self) -> list[Step]:
+        """Distinct steps of all cells, in order."""
+        return list({s.key: s for cell in self.cells for s in cell.steps()}.values())
+
+
+def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
+    """Resolve a study.
+
+    Args:
+        device_type: `cpu` or `cuda`: what a dtype of `auto` is resolved by.
+
+    Raises:
+        PrivbenchError: anything wrong with ids, settings, models or data, before any work.
+    """
+    if not study.anonymizers or not study.attacks:
+        raise ConfigError("A study needs at least one anonymizer and one attack.")
+    preset = get_preset(study.protocol)
+    data_plugin = resolve(registry, "dataset", study.dataset)
+    chosen = study.metrics or tuple(Choice(id=m.spec.id) for m in registry.of_kind("metric"))
+    metrics = {c.id: resolve(registry, "metric", c) for c in chosen}
+    anonymizers = [resolve(registry, "anonymizer", c) for c in study.anonymizers]
+    attacks = [resolve(registry, "attack", c) for c in study.attacks]
+    data: Dataset = data_plugin.registered.spec.build(data_plugin.config)
+    parts = split(data, preset)
+    digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
+    cells = tuple(
+        _cell(study, preset, digests, metrics, anonymizer, attack, device_type)
+        for anonymizer in anonymizers
+        for attack in attacks
+    )
+    return Plan(study, preset, data, data_plugin, parts, metrics, cells)
+
+
+def _cell(
+    study: Study,
+    preset: Preset,
+    digests: Mapping[str, str],
+    metrics: Mapping[str, Resolved],
+    anonymizer: Resolved,
+    attack: Resolved,
+    device_type: str,
+) -> Cell:
+    spec = anonymizer.registered.spec
+    adaptive = attack.registered.spec.tags.knowledge == "adaptive"
+    wanted = ("probes", "cross-gallery", *(ATTACKER_PARTS if adaptive else ()))
+    anonymize = {
+        part: _step(
+            "anonymize",
+            anonymizer.id,
+            f"{anonymizer.id}: {part}",
+            plugin=anonymizer.ref(),
+            data=digests[part],
+            fit=digests.get(spec.tags.fit_on or "", spec.tags.fit_on or ""),
+            batch=anonymizer.batch_size,
+            seed=study.seed,
+            dtype=dtype_of(anonymizer, device_type),
+        )
+        for part in sorted(wanted, key=list(digests).index)
+    }
+    score = _step(
+        "attack",
+        attack.id,
+        f"{attack.id} on {anonymizer.id}",
+        plugin=attack.ref(),
+        anonymize={part: step.key for part, step in anonymize.items()},
+        data={p: digests[p] for p in (*ATTACKER_PARTS, "gallery", "probes")},
+        seed=study.seed,
+        dtype=dtype_of(attack, device_type),
+    )
+    shape = {"trials": [t.name for t in trials(preset)], "preset": [preset.name, preset.version]}
+    core = code_digest("privbench.evidence")
+    rows = {}
+    utility = {}
+    for name, metric in metrics.items():
+        tags = metric.registered.spec.tags
+        if tags.evidence != "release":
+            label = f"{name} of {attack.id} on {anonymizer.id}"
+            rows[name] = _step(
+                "rows", name, label, plugin=metric.ref(), attack=score.key, core=core, **shape
+            )
+        else:
+            label = f"{name} of {anonymizer.id}"
+            utility[name] = _step(
+                "rows", name, label, plugin=metric.ref(), anonymize=anonymize["probes"].key
+            )
+    record = _step(
+        "record",
+        anonymizer.id,
+        f"record of {attack.id} on {anonymizer.id}",
+        rows={name: step.key for name, step in rows.items()},
+        utility={name: step.key for name, step in utility.items()},
+        attack=score.key,
+        statistics=code_digest("privbench.stats"),
+        resamples=preset.resamples,
+    )
+    return Cell(anonymizer, attack, anonymize, score, rows, utility, record)
+
+
+def dtype_of(plugin: Resolved, device_type: str) -> str:
+    """The plugin's dtype; `auto` depends on the device, so it carries the device's type."""
+    name = str(getattr(plugin.config, "dtype", "float32"))
+    return f"{name}/{device_type}" if name == "auto" else name
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether a step is in the store, and if not, why.
+
+    Attributes:
+        hit: it is there.
+        reason: for a miss: the nearest stored step and what differs; for a hit: "".
+    """
+
+    step: Step
+    hit: bool
+    reason: str
+
+
+def status(plan: Plan, store: Store) -> list[Status]:
+    """Hit or miss of every step, with reasons. Reads the store; computes nothing."""
+    missing: dict[str, str] = {}
+    found = []
+    for step in plan.steps():
+        if store.find(step.stage, step.plugin, step.key):
+            found.append(Status(step, True, ""))
+            continue
+        reason = _reason(step, store.siblings(step.stage, step.plugin), missing)
+        if done := len(store.parts(step.key)):
+            reason = f"interrupted: {done} part(s) are kept and taken up again"
+        missing[step.key] = step.label
+        found.append(Status(step, False, reason))
+    return found
+
+
+def _reason(step: Step, siblings: Sequence[Artefact], missing: Mapping[str, str]) -> str:
+    """Why there is no artefact: what differs from the nearest one that exists."""
+    if not siblings:
+        return f"first {step.stage} of {step.plugin} in this store"
+    mine = _flat(step.inputs)
+    nearest = min((_difference(mine, _flat(s.inputs)) for s in siblings), key=len)
+    upstream = [missing[new] for _, _, new in nearest if isinstance(new, str) and new in missing]
+    if upstream and len(upstream) == len(nearest):
+        return f"follows: {'; '.join(upstream[:2])}"
+    shown = [f"{n}: {_short(old)} -> {_short(new)}" for n, old, new in nearest[:3]]
+    more = f" and {len(nearest) - 3} more" if len(nearest) > 3 else ""
+    return "changed " + "; ".join(shown) + more
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(value, Mapping) and value:
+        flat: dict[str, object] = {}
+        for name, inner in value.items():
+            flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+        return flat
+    return {prefix: list(value) if isinstance(value, list | tuple) else value}
+
+
+def _difference(
+    mine: Mapping[str, object], other: Mapping[str, object]
+) -> list[tuple[str, object, object]]:
+    names = sorted(mine.keys() | other.keys())
+    return [(n, other.get(n), mine.get(n)) for n in names if mine.get(n) != other.get(n)]
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return text[:8] if is_hash else text if len(text) <= 40 else text[:37] + "..."
+
+
+def parse_settings(
+    pairs: Sequence[str], selected: Sequence[tuple[Kind, str]], registry: Registry
+) -> dict[tuple[Kind, str], dict[str, Any]]:
+    """`key=value` or `plugin.key=value` onto the selected plugins.
+
+    An unqualified key goes to the selected plugin that has it.
+
+    Raises:
+        ConfigError: not `key=value`; no selected plugin has the key; several have it.
+    """
+    fields = {ref: registry.get(*ref).spec.config.model_fields for ref in selected}
+    result: dict[tuple[Kind, str], dict[str, Any]] = {ref: {} for ref in selected}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set takes key=value or plugin.key=value; got {pair!r}.")
+        owner, dot, field = name.rpartition(".")
+        if dot:
+            owners = [ref for ref in selected if ref[1] == owner]
+            if not owners:
+                hint = did_you_mean(owner, [plugin for _, plugin in selected])
+                raise ConfigError(f"--set {pair}: {owner!r} is not part of this run. {hint}")
+        else:
+            field = name
+            owners = [ref for ref in selected if name in fields[ref]]
+            if not owners:
+                known = {f for names in fields.values() for f in names}
+                hint = did_you_mean(name, known) if known else ""
+                raise ConfigError(f"--set {pair}: no plugin of this run has {name!r}. {hint}")
+            if len(owners) > 1:
+                choices = " or ".join(f"{plugin}.{name}" for _, plugin in owners)
+                raise ConfigError(f"--set {pair}: several plugins have {name!r}; say {choices}.")
+        for ref in owners:
+            result[ref][field] = value
+    return result
