@@ -1,0 +1,98 @@
+"""Pixel fidelity: mean over images of one number per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from privbench.errors import DataError, PluginError
+from privbench.types import Evidence, Floats, Output, Release
+from privbench_plugins.metrics._common import weighted_mean
+
+Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Two (N, 3, H, W) float batches in [0, 1] to (N,)."""
+
+BATCH = 32
+WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
+C1, C2 = 0.01**2, 0.03**2
+
+
+class Fidelity:
+    """One number per pair of images, and its mean."""
+
+    def __init__(self, compare: Compare, output: Output) -> None:
+        self.compare = compare
+        self.output = output
+
+    def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
+        """One output."""
+        return (self.output,)
+
+    def chance(self, evidence: Evidence) -> Floats:
+        """There is none."""
+        return np.array([np.nan])
+
+    def rows(self, evidence: Evidence) -> Floats:
+        """(N, 1)."""
+        if not isinstance(evidence, Release):
+            raise PluginError(f"Expected sources and releases; got {type(evidence).__name__}.")
+        source, released = evidence.source, evidence.released
+        if source.pixels.shape != released.pixels.shape:
+            raise DataError(
+                f"A release must have its source's shape {tuple(source.pixels.shape)}; "
+                f"got {tuple(released.pixels.shape)}."
+            )
+        blocks = [slice(i, i + BATCH) for i in range(0, len(source), BATCH)]
+        values = [self.compare(source.floats(b), released.floats(b)) for b in blocks]
+        return torch.cat(values)[:, None].double().numpy()
+
+    def reduce(self, rows: Floats, weights: Floats) -> Floats:
+        """The weighted mean."""
+        return weighted_mean(rows, weights)
+
+
+def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004), mean of the channels.
+
+    Gaussian window of 11 pixels (sigma 1.5), K1 = .01, K2 = .03, only where the window fits.
+
+    Args:
+        a: (N, 3, H, W) in [0, 1], H and W at least 11.
+        b: the same shape.
+
+    Returns:
+        (N,) in [-1, 1]; 1 for identical images.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        raise DataError(f"SSIM needs images of {WINDOW} pixels a side; got {tuple(a.shape[-2:])}.")
+    mean_a, mean_b, aa, bb, ab = _blur(torch.cat([a, b, a * a, b * b, a * b])).chunk(5)
+    product, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    structure = (2 * (ab - product) + C2) / (aa + bb - squares + C2)
+    return ((2 * product + C1) / (squares + C1) * structure).mean(dim=(1, 2, 3))
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor, cap: float) -> torch.Tensor:
+    """Peak signal-to-noise ratio with peak 1, at most `cap` dB.
+
+    Args:
+        a: (N, 3, H, W) in [0, 1].
+        b: the same shape.
+        cap: identical images would be infinite, and no mean would survive one of them.
+
+    Returns:
+        (N,) dB.
+    """
+    error = (a - b).square().mean(dim=(1, 2, 3))
+    return (-10 * error.log10()).clamp(max=cap)
+
+
+def _blur(x: torch.Tensor) -> torch.Tensor:
+    """Gaussian means of (N, 3, H, W), separably, without padding."""
+    offset = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    window = torch.softmax(-(offset**2) / (2 * SIGMA**2), dim=0)
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    flat = F.conv2d(F.conv2d(flat, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    return flat.view(*x.shape[:2], *flat.shape[-2:])
