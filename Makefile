@@ -1,0 +1,32 @@
+# Every target sets up what it needs on a fresh machine with Python 3.11 and pip 23.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup run test lint bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[dev,detect]'
+	touch $@
+
+run: setup
+	$(BIN)/privbench run --anonymizer controlnet-canny --attack contrastive-reid
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m pytest -o addopts='--strict-markers --strict-config' --benchmark-only
+
+clean:
+	rm -rf .privbench build dist
