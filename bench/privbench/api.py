@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from privbench.errors import RecordError, StoreError
-from privbench.execute import Failure, execute, scores_bytes
+from privbench.execute import Failure, execute
 from privbench.plan import Choice, Plan, Status, Study, make_plan, parse_settings, status
 from privbench.progress import Reporter, Silent
 from privbench.record import Record, write_record
 from privbench.registry import Registry, load_registry
+from privbench.results import scores_bytes
 from privbench.spec import Kind
 from privbench.store import Store
 from privbench.timing import pick_device

@@ -1,0 +1,138 @@
+"""Release: the anonymized images of one part, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+
+from privbench.data import load_part
+from privbench.errors import PluginError
+from privbench.keys import sample_seed
+from privbench.plan import Cell, Resolved, Step
+from privbench.session import Session, blame
+from privbench.store import Artefact
+from privbench.timing import fingerprint, memory_bytes, reset_peak, stopwatch, to_json
+from privbench.types import (
+    UNKNOWN,
+    Anonymizer,
+    Fittable,
+    ImageBatch,
+    ImageSet,
+    Timing,
+    quantize,
+)
+
+
+def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
+    """The released images of one part, batch by batch; whole batches survive a kill."""
+    step, store = cell.anonymize[part], session.store
+    if done := store.find(step.stage, step.plugin, step.key):
+        return done
+    rows = session.plan.split.parts()[part]
+    size = cell.anonymizer.batch_size
+    existing = store.parts(step.key)
+    todo = [i for i in range(0, len(rows), size) if i // size not in existing]
+    plugin: Anonymizer | None = None
+    left = sum(len(rows[i : i + size]) for i in todo)
+    with session.reporter.task(step.label, left) as task:
+        for start in todo:
+            first = plugin is None
+            plugin = plugin or fitted(session, cell, part)
+            images = load_part(session.plan.data, rows[start : start + size])
+            seeds = [sample_seed(session.plan.study.seed, k) for k in images.keys]
+            pixels, seconds, memory = anonymize_batch(session, cell, plugin, images, seeds)
+            arrays = {
+                "pixels": pixels.numpy(),
+                "seconds": np.array([seconds]),
+                "memory": np.array([memory]),
+                "warmup": np.array([int(first)]),
+            }
+            existing[start // size] = store.write_part(step.key, start // size, arrays)
+            task.advance(len(images))
+    names = tuple(existing[i] for i in sorted(existing))
+    notes = {"timing": to_json(_timing(session, step, names, size))} if names else {}
+    return store.commit(step.stage, step.plugin, step.key, step.inputs, names, notes)
+
+
+def fitted(session: Session, cell: Cell, part: str) -> Anonymizer:
+    """The anonymizer, fitted on what its tag names."""
+    plugin = session.build(cell.anonymizer)
+    on = cell.anonymizer.registered.spec.tags.fit_on
+    if on is None:
+        return cast(Anonymizer, plugin)
+    with blame(cell.anonymizer, f"fitting on {on}"):
+        if not isinstance(plugin, Fittable):
+            raise PluginError(
+                f"The anonymizer {cell.anonymizer.id} is tagged fit_on={on!r} and has no `fit`."
+            )
+        return plugin.fit(session.part("background" if on == "background" else part))
+
+
+def anonymize_batch(
+    session: Session, cell: Cell, plugin: Anonymizer, images: ImageSet, seeds: Sequence[int]
+) -> tuple[torch.Tensor, float, int]:
+    """One batch, padded to the fixed shape: (uint8 pixels, seconds, memory in bytes)."""
+    size, n = cell.anonymizer.batch_size, len(images)
+    pad = [i % n for i in range(size)]
+    padded = images.pixels[torch.tensor(pad)]
+    keys = tuple(f"{i}" for i in range(size))
+    reset_peak(session.device)
+    with blame(cell.anonymizer, "anonymizing"), torch.inference_mode():
+        with stopwatch(session.device) as seconds:
+            floats = padded.to(session.device, non_blocking=True).float().div_(255)
+            batch = ImageBatch(floats, np.full(size, UNKNOWN), keys)
+            out = plugin.anonymize(batch, [seeds[i] for i in pad])
+        checked(cell.anonymizer, out, tuple(padded.shape))
+        pixels = quantize(out[:n])
+    return pixels, seconds[0], memory_bytes(session.device)
+
+
+def checked(plugin: Resolved, out: object, shape: tuple[int, ...]) -> None:
+    """Refuse a result that breaks the contract, before it becomes an artefact.
+
+    Raises:
+        PluginError: not a tensor, another shape, not finite, or outside [0, 1].
+    """
+    problem = ""
+    if not isinstance(out, torch.Tensor):
+        problem = f"a {type(out).__name__}"
+    elif tuple(out.shape) != shape:
+        problem = f"shape {tuple(out.shape)}"
+    elif not out.is_floating_point():
+        problem = f"dtype {out.dtype}"
+    elif not bool(torch.isfinite(out).all()):
+        problem = "NaN or infinite pixels"
+    elif float(out.min()) < -1e-3 or float(out.max()) > 1 + 1e-3:
+        problem = f"pixels from {float(out.min()):.3g} to {float(out.max()):.3g}"
+    if problem:
+        raise PluginError(
+            f"The anonymizer {plugin.id} must return a float tensor of shape {shape} with "
+            f"pixels in [0, 1]; it returned {problem}."
+        )
+
+
+def _timing(session: Session, step: Step, names: tuple[str, ...], size: int) -> Timing:
+    """All timed batches of an anonymize step, from its parts."""
+    parts = [session.store.read_part(step.key, name) for name in names]
+    order = sorted(parts, key=lambda p: -int(p["warmup"][0]))  # warm-up batches first
+    height, width = parts[0]["pixels"].shape[2:]
+    return Timing(
+        stage=step.label,
+        seconds=tuple(float(p["seconds"][0]) for p in order),
+        images=tuple(len(p["pixels"]) for p in order),
+        warmup=sum(int(p["warmup"][0]) for p in parts),
+        batch_size=size,
+        resolution=(int(height), int(width)),
+        peak_bytes=max(int(p["memory"][0]) for p in parts),
+        device=fingerprint(session.device),
+    )
+
+
+def released_set(session: Session, artefact: Artefact, part: str) -> ImageSet:
+    """Released images of a part, with the sources' keys and subjects."""
+    pixels = [torch.from_numpy(p["pixels"]) for p in session.store.read(artefact)]
+    source = session.part(part)
+    return ImageSet(torch.cat(pixels), source.subject, source.keys)

@@ -1,0 +1,170 @@
+"""From scores to rows to numbers to the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import cast
+
+import numpy as np
+from safetensors.numpy import save as save_safetensors
+
+from privbench import evidence as ev
+from privbench.data import PRIMARY_TRIAL, trials
+from privbench.errors import PluginError, StoreError
+from privbench.keys import stage_seed
+from privbench.plan import Cell, Plan, Resolved, Step, dtype_of
+from privbench.record import Part, PluginRef, Record
+from privbench.release import released_set
+from privbench.session import Session, blame
+from privbench.stats import bootstrap
+from privbench.store import Artefact, Store
+from privbench.types import Estimate, Evidence, Identification, Metric, Release
+
+PACKAGES = ("privbench", "torch", "diffusers", "transformers", "numpy", "scikit-learn", "scipy",
+            "opencv-python-headless")  # fmt: skip
+
+
+def trial_evidence(
+    plan: Plan, scores: Mapping[str, np.ndarray], fusion: ev.Fusion
+) -> Iterator[tuple[str, Identification]]:
+    """Evidence of every trial from the attack's photo-level scores."""
+    subject = plan.data.subject[plan.split.probes]
+    people = plan.data.subject[plan.split.gallery][:: plan.preset.references]
+    mated = np.argmax(subject[:, None] == people[None, :], axis=1)
+    shape = (len(subject), len(people), -1)
+    galleries = {
+        name: scores[name].astype(np.float64).reshape(shape) for name in ("gallery", "cross")
+    }
+    for trial in trials(plan.preset):
+        gallery = galleries["cross" if trial.anonymized else "gallery"]
+        yield (
+            trial.name,
+            ev.identification(
+                trial, gallery, scores["source"].astype(np.float64), mated, subject, fusion
+            ),
+        )
+
+
+def estimates_of(
+    session: Session, metric: Resolved, step: Step, evidence: Mapping[str, Evidence]
+) -> dict[str, list[Estimate]]:
+    """Rows of one metric (stored, one part a trial), and its numbers with intervals."""
+    store, plan = session.store, session.plan
+    plugin = cast(Metric, session.build(metric))
+    done = store.find(step.stage, step.plugin, step.key)
+    if done is None:
+        with blame(metric, "computing rows"):
+            names = tuple(
+                store.write_part(step.key, i, {"rows": np.asarray(plugin.rows(e), np.float64)})
+                for i, e in enumerate(evidence.values())
+            )
+        done = store.commit(step.stage, step.plugin, step.key, step.inputs, names, {})
+    result = {}
+    for (trial, e), arrays in zip(evidence.items(), store.read(done), strict=True):
+        if len(arrays["rows"]) != len(e.subject):
+            raise PluginError(
+                f"The metric {metric.id} must return one row per probe ({len(e.subject)}); "
+                f"got {len(arrays['rows'])}."
+            )
+        with blame(metric, "reducing rows"):
+            result[trial] = bootstrap(
+                plugin,
+                arrays["rows"],
+                e.subject,
+                plugin.outputs(e),
+                plugin.chance(e),
+                resamples=plan.preset.resamples,
+                seed=stage_seed(plan.study.seed, "bootstrap"),
+            )
+    return result
+
+
+def make_record(
+    session: Session, cell: Cell, released: Mapping[str, Artefact], scored: Artefact
+) -> Record:
+    """The record of a finished cell."""
+    plan = session.plan
+    scores = next(iter(session.store.read(scored)))
+    trial_evidences: dict[str, Evidence] = dict(
+        trial_evidence(plan, scores, scored.notes["fusion"])
+    )
+    probes = released_set(session, released["probes"], "probes")
+    release: dict[str, Evidence] = {
+        "release": Release(session.part("probes"), probes, probes.subject)
+    }
+    estimates: dict[str, dict[str, list[Estimate]]] = {name: {} for name in trial_evidences}
+    utility: dict[str, list[Estimate]] = {}
+    total = len(cell.rows) + len(cell.utility)
+    with session.reporter.task(f"{cell.record.label}: metrics", total, "metrics") as task:
+        for name, step in cell.rows.items():
+            found = estimates_of(session, plan.metrics[name], step, trial_evidences)
+            for trial, numbers in found.items():
+                estimates[trial][name] = numbers
+            task.advance()
+        for name, step in cell.utility.items():
+            utility[name] = estimates_of(session, plan.metrics[name], step, release)["release"]
+            task.advance()
+    timing = [a.notes["timing"] for a in released.values() if a.notes] + scored.notes["timing"]
+    spec = plan.data_plugin.registered.spec
+    return Record(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        privbench=_version("privbench"),
+        anonymizer=_ref(cell.anonymizer),
+        attack=_ref(cell.attack),
+        threat_model=cell.attack.registered.spec.tags.knowledge or "none",
+        oracle_queries=scored.notes["queries"],
+        dataset={
+            "id": spec.id,
+            "version": str(spec.version),
+            "digest": plan.data.digest,
+            "licence": plan.data.licence,
+        },
+        protocol=asdict(plan.preset) | {"populations": list(plan.preset.populations)},
+        primary_trial=PRIMARY_TRIAL,
+        parts={
+            name: Part(identities=len(np.unique(plan.data.subject[rows])), images=len(rows))
+            for name, rows in plan.split.parts().items()
+        },
+        seed=plan.study.seed,
+        dtype=dtype_of(cell.anonymizer, session.device.type),
+        estimates=estimates,
+        utility=utility,
+        attack_report=scored.notes["report"] | {"fusion": scored.notes["fusion"]},
+        timing=timing,
+        packages={name: _version(name) for name in PACKAGES},
+        keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.stage != "record"}
+        | {"record": cell.record.key},
+    )
+
+
+def _ref(plugin: Resolved) -> PluginRef:
+    spec = plugin.registered.spec
+    return PluginRef(
+        **plugin.ref(),
+        summary=spec.summary,
+        distribution=plugin.registered.distribution,
+        licence=spec.licence,
+        control=spec.tags.control,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def scores_bytes(plan: Plan, store: Store, cell: Cell) -> bytes:
+    """The attack's raw scores with the truth, as safetensors: what a record rests on."""
+    scored = store.find(cell.score.stage, cell.score.plugin, cell.score.key)
+    if scored is None:
+        raise StoreError(f"The store no longer holds the scores of {cell.score.label}.")
+    arrays = next(iter(store.read(scored)))
+    arrays["probe_subject"] = plan.data.subject[plan.split.probes]
+    arrays["gallery_subject"] = plan.data.subject[plan.split.gallery]
+    arrays["cross_subject"] = plan.data.subject[plan.split.cross_gallery]
+    return save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})

@@ -1,0 +1,68 @@
+"""One execution of a plan: what has been built and decoded so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from privbench.data import load_part
+from privbench.errors import PluginError, PrivbenchError
+from privbench.plan import Plan, Resolved
+from privbench.progress import Reporter
+from privbench.store import Store
+from privbench.types import ImageSet
+
+
+@dataclass
+class Session:
+    """One execution: the plan, the store, and what has been built or decoded so far."""
+
+    plan: Plan
+    store: Store
+    device: torch.device
+    reporter: Reporter
+    _built: dict[str, Any] = field(default_factory=dict)
+    _parts: dict[str, ImageSet] = field(default_factory=dict)
+
+    def build(self, plugin: Resolved) -> Any:
+        """The plugin object, built once and moved to the device if it knows how."""
+        name = f"{plugin.registered.spec.kind}/{plugin.id}/{plugin.config!r}"
+        if name not in self._built:
+            with blame(plugin, "building"):
+                made = plugin.registered.spec.build(plugin.config)
+                mover = getattr(made, "to", None)
+                self._built[name] = mover(self.device) if mover else made
+        return self._built[name]
+
+    def part(self, name: str) -> ImageSet:
+        """A part of the split, decoded once."""
+        if name not in self._parts:
+            self._parts[name] = load_part(self.plan.data, self.plan.split.parts()[name])
+        return self._parts[name]
+
+    def forget_models(self) -> None:
+        """Free what the last anonymizer or attack holds."""
+        self._built.clear()
+
+
+@contextmanager
+def blame(plugin: Resolved, doing: str) -> Iterator[None]:
+    """Turn whatever a plugin raises into an error that names it.
+
+    Raises:
+        PluginError: the plugin raised something that is not one of ours.
+    """
+    try:
+        yield
+    except PrivbenchError:
+        raise
+    except Exception as error:
+        spec = plugin.registered.spec
+        raise PluginError(
+            f"The {spec.kind} {spec.id} ({plugin.registered.distribution}) failed while {doing}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
