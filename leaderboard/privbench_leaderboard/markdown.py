@@ -1,0 +1,199 @@
+"""Tables as Markdown. Whatever comes from a record is escaped: a record may be anyone's."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.records import Number, Stage, load
+from privbench_leaderboard.tables import Row, SummaryTable, build
+
+MAX_TEXT = 120
+"""Longer text from a record is cut."""
+
+_COLUMNS = (
+    ("Rank", "right"),
+    ("Anonymizer", "left"),
+    ("Threat model", "left"),
+    ("Rank-1 ↓", "left"),
+    ("S", "right"),
+    ("Chance", "right"),
+    ("Worst attack (of)", "left"),
+    ("Same-photo rank-1 ↓", "left"),
+    ("ROC AUC ↓", "left"),
+    ("Set < 10 ↓", "left"),
+    ("SSIM ↑", "left"),
+    ("ms/image ↓", "right"),
+    ("Peak MiB ↓", "right"),
+    ("Device", "left"),
+    ("Seeds", "right"),
+)
+
+_BOUND = (
+    "A privacy number is an upper bound on protection under the attacks tried: a better attack "
+    "can only show less protection, never more."
+)
+
+_LEGEND = f"""\
+{_BOUND}
+
+↓ lower is better, ↑ higher is better; for rank-1, AUC and set size better means better protected.
+**Rank-1**: share of released images whose person the attacker names first, among S enrolled
+people, with other photographs of each person as references. **Same-photo**: the very photograph
+that was anonymized is among the references. **Set < 10**: share of images that leave the attacker
+fewer than ten candidates. **SSIM**: similarity of the release to its source. Intervals are 95 %,
+from resampling identities.
+
+A row is one anonymizer against one kind of attacker, and shows the worst case: of all attacks
+that this attacker may run (who may do more may also do less) and of all seeds, the run with the
+highest rank-1. All numbers of the row are that run's; its interval is not widened for having been
+picked as the worst. Ranks count within a threat model; rows whose intervals overlap share a range
+of ranks. Controls are not ranked: a positive control leaves the person recognisable, a negative
+control shows somebody else. What was not measured is blank.
+"""
+
+
+def escape(text: str) -> str:
+    r"""Text from a record, made inert inside a Markdown table or paragraph.
+
+    >>> print(escape("a|b\n<i>`x`</i> [l](http://e.org)"))
+    a&#124;b &#60;i&#62;&#96;x&#96;&#60;/i&#62; &#91;l&#93;(http&#58;//e.org)
+    """
+    shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    shown = " ".join(shown.split())
+    if len(shown) > MAX_TEXT:
+        shown = shown[: MAX_TEXT - 1] + "…"
+    shown = "".join(f"&#{ord(c)};" if c in _SPECIAL else c for c in shown)
+    # GitHub links bare addresses as well.
+    return shown.replace("://", "&#58;//").replace("www.", "www&#46;").replace("WWW.", "WWW&#46;")
+
+
+_SPECIAL = frozenset("&<>|`\\[]*_~@#$!")
+
+
+def render_markdown(tables: Sequence[SummaryTable]) -> str:
+    """The whole board as Markdown.
+
+    Args:
+        tables: as `build` returns them.
+    """
+    parts = [
+        "# Leaderboard\n\n<!-- Written by `privbench leaderboard`. Do not edit. -->\n",
+        _LEGEND,
+        *(_section(table) for table in tables),
+    ]
+    return "\n".join(parts)
+
+
+def write(records: Path | str, out: Path | str) -> tuple[SummaryTable, ...]:
+    """Recompute the board from a folder of records.
+
+    Args:
+        records: folder that holds record files, at any depth.
+        out: Markdown file to write.
+
+    Raises:
+        LeaderboardError: see `load` and `build`; or the file cannot be written.
+    """
+    tables = build(load(records))
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render_markdown(tables), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LeaderboardError(f"Cannot write {path}: {error}") from error
+    return tables
+
+
+def _section(table: SummaryTable) -> str:
+    grid = tabulate(
+        [_cells(row) for row in table.rows],
+        headers=[name for name, _ in _COLUMNS],
+        tablefmt="github",
+        colalign=[side for _, side in _COLUMNS],
+        disable_numparse=True,  # or an id such as 1e3 would become a number
+    )
+    title = f"## {escape(table.protocol)} v{table.version} on {escape(table.data)}"
+    warnings = [f"> **Warning.** {_inert(text)}\n" for text in table.warnings]
+    return "\n".join([title, "", grid, "", _facts(table), *warnings])
+
+
+def _inert(sentence: str) -> str:
+    """A warning: our words around names from a record, so escaped, but not cut."""
+    return " ".join(escape(word) for word in sentence.split())
+
+
+def _facts(table: SummaryTable) -> str:
+    probes = _spread(row.probes for row in table.rows)
+    people = _spread(row.people for row in table.rows)
+    chance = _spread(_number(row.rank1.chance) for row in table.rows if row.rank1)
+    return (
+        f"{probes} probes of {people} enrolled people; chance {chance}; {table.resamples:,} "
+        f"resamples of identities; primary trial {escape(table.trial)}; data set "
+        f"{escape(table.data)}, SHA-256 {escape(table.digest[:12])}. {_BOUND}\n"
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        _rank(row),
+        escape(row.anonymizer),
+        row.threat_model,
+        _estimate(row.rank1),
+        "" if row.people is None else str(row.people),
+        _number(row.rank1.chance) if row.rank1 else "",
+        f"{escape(row.attack)} ({row.attacks})",
+        _estimate(row.same_photo),
+        _estimate(row.auc),
+        _estimate(row.small_set),
+        _estimate(row.ssim),
+        _milliseconds(row.stage),
+        f"{row.stage.peak_bytes / 2**20:.0f}" if row.stage else "",
+        _device(row.stage, row.dtype),
+        str(row.seeds),
+    ]
+
+
+def _rank(row: Row) -> str:
+    if row.control:
+        return f"{row.control} control"
+    if row.rank is None:
+        return ""
+    best, worst = row.rank
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
+def _estimate(number: Number | None) -> str:
+    if number is None or number.value is None:
+        return ""
+    if number.low is None or number.high is None:
+        return _number(number.value)
+    return f"{_number(number.value)} [{_number(number.low)}, {_number(number.high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _milliseconds(stage: Stage | None) -> str:
+    if stage is None or stage.summary.median_ms_per_image is None:
+        return ""
+    return f"{stage.summary.median_ms_per_image:.3g}"
+
+
+def _device(stage: Stage | None, dtype: str) -> str:
+    if stage is None:
+        return ""
+    threads = stage.device.get("threads")
+    facts = [stage.device.get("name", ""), f"{threads} threads" if threads else "", dtype]
+    return escape(", ".join(f for f in facts if f))
+
+
+def _spread(values: Iterable[object]) -> str:
+    """The distinct values; one, as a rule."""
+    found = sorted({str(v) for v in values if v not in (None, "")})
+    return "/".join(found) or "?"

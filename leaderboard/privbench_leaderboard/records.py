@@ -1,0 +1,191 @@
+"""Records as the leaderboard reads them: JSON in, frozen objects out.
+
+The schema is `privbench.record`; this package imports nothing from there, so that a board can
+be recomputed without the benchmark. Only the fields that a table needs are named here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
+
+from privbench_leaderboard.errors import LeaderboardError
+
+SCHEMA_VERSION = 1
+"""The record schema that this package reads."""
+
+ThreatModel = Literal["none", "black-box", "adaptive"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Number(_Model):
+    """One estimate.
+
+    Attributes:
+        value: point estimate; None where undefined.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        n: rows it rests on.
+        chance: value under guessing.
+        protects: whether higher or lower is better for the people in the images.
+    """
+
+    name: str
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    n: NonNegativeInt
+    chance: FiniteFloat | None = None
+    protects: Literal["higher", "lower"]
+
+
+class Plugin(_Model):
+    """Which plugin ran, and how."""
+
+    id: str
+    version: int
+    distribution: str
+    config: dict[str, Any]
+    code: str
+    weights: dict[str, str]
+    control: Literal["positive", "negative"] | None = None
+
+
+class Protocol(_Model):
+    """The preset that was run. All its numbers are kept, to see that they agree."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    version: int
+    resamples: int
+
+
+class Data(_Model):
+    """The data set."""
+
+    id: str
+    digest: str
+
+
+class Part(_Model):
+    """How many people and images played a part."""
+
+    identities: int
+    images: int
+
+
+class Summary(_Model):
+    """A stage's timing after warm-up."""
+
+    median_ms_per_image: FiniteFloat | None = None
+
+
+class Stage(_Model):
+    """One timed stage."""
+
+    stage: str
+    peak_bytes: NonNegativeInt
+    device: dict[str, str]
+    summary: Summary
+
+
+class Entry(_Model):
+    """One anonymizer under one attack with one seed: one record file."""
+
+    anonymizer: Plugin
+    attack: Plugin
+    threat_model: ThreatModel
+    dataset: Data
+    protocol: Protocol
+    primary_trial: str
+    parts: dict[str, Part]
+    seed: int
+    dtype: str
+    estimates: dict[str, dict[str, list[Number]]]
+    utility: dict[str, list[Number]]
+    timing: list[Stage]
+
+    def number(self, trial: str, metric: str, name: str) -> Number | None:
+        """An estimate from identification evidence, or None where the record has none."""
+        return _named(self.estimates.get(trial, {}).get(metric, []), name)
+
+    def usefulness(self, metric: str, name: str) -> Number | None:
+        """A utility estimate, or None where the record has none."""
+        return _named(self.utility.get(metric, []), name)
+
+    def anonymize_stage(self) -> Stage | None:
+        """Timing of anonymizing the probes, or None where it was not timed."""
+        name = f"{self.anonymizer.id}: probes"
+        return next((s for s in self.timing if s.stage == name), None)
+
+
+def load(folder: Path | str) -> tuple[Entry, ...]:
+    """Every `*.json` below a folder, as entries in the order of their paths.
+
+    Raises:
+        LeaderboardError: the folder is missing or holds no record, or a file is unreadable, of
+            another schema version, or no record. Nothing is skipped.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise LeaderboardError(f"There is no folder {root}.")
+    entries = tuple(_read(path) for path in sorted(root.rglob("*.json")))
+    if not entries:
+        raise LeaderboardError(f"{root} holds no records (*.json).")
+    return entries
+
+
+def parse(text: str, name: str = "record") -> Entry:
+    """One record from its JSON text.
+
+    Args:
+        text: the file's content.
+        name: what an error message calls it.
+
+    Raises:
+        LeaderboardError: not JSON, another schema version, or fields that do not fit.
+    """
+    try:
+        body = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise LeaderboardError(f"{name} is not a record: not JSON ({error}).") from error
+    if not isinstance(body, dict) or "schema_version" not in body:
+        raise LeaderboardError(f"{name} is not a record: it has no schema_version.")
+    if (version := body["schema_version"]) != SCHEMA_VERSION:
+        raise LeaderboardError(
+            f"{name} has record schema {version!r}; this leaderboard reads {SCHEMA_VERSION}. "
+            "Run the benchmark again, or use the matching release of privbench."
+        )
+    try:
+        return Entry.model_validate(body)
+    except ValidationError as error:
+        raise LeaderboardError(f"{name} is not a record: {'; '.join(_problems(error))}.") from None
+
+
+def _read(path: Path) -> Entry:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LeaderboardError(f"Cannot read the record {path}: {error}") from error
+    return parse(text, str(path))
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        yield f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
+def _named(numbers: list[Number], name: str) -> Number | None:
+    return next((n for n in numbers if n.name == name), None)

@@ -1,0 +1,308 @@
+"""From entries to frozen tables: grouping, worst case over attacks, ranks."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.records import Entry, Number, Plugin, Stage, ThreatModel
+
+RANKED_BY = ("identification", "rank-1")
+"""Metric and output whose worst case over attacks ranks the rows; lower protects better."""
+
+SMALL_SET = ("k-anonymity", "set<10")
+
+_POWER: Mapping[ThreatModel, int] = {"none": 0, "black-box": 1, "adaptive": 2}
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One anonymizer under one threat model.
+
+    All numbers come from one record: that of the attack, and of the seed, which did worst.
+
+    Attributes:
+        anonymizer: id, followed by what distinguishes it from other rows of the same id.
+        control: `positive` or `negative` for a control, which is never ranked.
+        threat_model: what the attacker may know.
+        rank: best and worst rank that the intervals allow, None for a control or a missing value.
+        rank1: rank-1 on the primary trial.
+        same_photo: rank-1 with the probe's own source photo in the gallery.
+        auc: ROC AUC on the primary trial.
+        small_set: share of probes whose anonymity set is smaller than 10.
+        people: enrolled identities S.
+        attack: the attack that did it.
+        attacks: how many attacks were tried.
+        seeds: how many seeds that attack was run with.
+        ssim: structural similarity of the release to its source.
+        stage: timing of anonymizing the probes.
+        dtype: it computed with.
+        probes: N.
+    """
+
+    anonymizer: str
+    control: Literal["positive", "negative"] | None
+    threat_model: ThreatModel
+    rank: tuple[int, int] | None
+    rank1: Number | None
+    same_photo: Number | None
+    auc: Number | None
+    small_set: Number | None
+    people: int | None
+    attack: str
+    attacks: int
+    seeds: int
+    ssim: Number | None
+    stage: Stage | None
+    dtype: str
+    probes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryTable:
+    """All rows of one protocol version on one data set.
+
+    Attributes:
+        protocol: preset name.
+        version: of the preset.
+        data: id of the data set.
+        digest: SHA-256 of the data set.
+        resamples: of the bootstrap.
+        trial: name of the primary trial.
+        rows: strongest threat model first; there, ranked rows by rank-1, then controls.
+        warnings: what a reader must know before believing the table.
+        ranked_by: name of the column that ranks.
+    """
+
+    protocol: str
+    version: int
+    data: str
+    digest: str
+    resamples: int
+    trial: str
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+    ranked_by: str = RANKED_BY[1]
+
+
+def build(entries: Iterable[Entry]) -> tuple[SummaryTable, ...]:
+    """Tables from entries, in whatever order they come.
+
+    One table per protocol name, protocol version and data set digest. Within a table a row
+    shows its worst case: of all attacks that its threat model allows (an attacker who may do
+    more may also do less) and of all seeds, the record with the highest rank-1.
+
+    Raises:
+        LeaderboardError: records of one protocol version disagree on its numbers, or on which
+            trial is the primary one.
+    """
+    groups = _group(entries, lambda e: (e.protocol.name, e.protocol.version, e.dataset.digest))
+    return tuple(_table(groups[key]) for key in sorted(groups))
+
+
+def _table(entries: Sequence[Entry]) -> SummaryTable:
+    protocol = entries[0].protocol
+    name = f"{protocol.name} v{protocol.version}"
+    if len({_canonical(e.protocol.model_dump()) for e in entries}) > 1:
+        raise LeaderboardError(
+            f"Records of protocol {name} disagree on its numbers: one of them was made with a "
+            "changed preset that kept its version."
+        )
+    if len({e.primary_trial for e in entries}) > 1:
+        raise LeaderboardError(f"Records of protocol {name} disagree on the primary trial.")
+    allowed = [e for e in entries if e.attack.control is None]
+    labels = _labels(e.anonymizer for e in allowed)
+    attacks = _labels(e.attack for e in allowed)
+    rows = []
+    for subject in _group(allowed, _subject).values():
+        for model in {e.threat_model for e in subject}:
+            tried = [e for e in subject if _POWER[e.threat_model] <= _POWER[model]]
+            rows.append(_row(model, tried, labels, attacks))
+    ranked = _ranked(rows)
+    return SummaryTable(
+        protocol=protocol.name,
+        version=protocol.version,
+        data=min(e.dataset.id for e in entries),
+        digest=entries[0].dataset.digest,
+        resamples=protocol.resamples,
+        trial=entries[0].primary_trial,
+        rows=ranked,
+        warnings=tuple(_warnings(ranked, len(entries) - len(allowed))),
+    )
+
+
+def _row(
+    model: ThreatModel,
+    tried: Sequence[Entry],
+    labels: Mapping[str, str],
+    attacks: Mapping[str, str],
+) -> Row:
+    worst = max(tried, key=_harm)
+    trial = worst.primary_trial
+    rank1 = _rank1(worst)
+    gallery = worst.parts.get("gallery")
+    by = _ref(worst.attack)
+    return Row(
+        anonymizer=labels[_ref(worst.anonymizer)],
+        control=worst.anonymizer.control,
+        threat_model=model,
+        rank=None,
+        rank1=rank1,
+        same_photo=worst.number(f"{trial}+source", *RANKED_BY),
+        auc=worst.number(trial, "verification", "auc"),
+        small_set=worst.number(trial, *SMALL_SET),
+        people=gallery.identities if gallery else None,
+        attack=attacks[by],
+        attacks=len({_ref(e.attack) for e in tried}),
+        seeds=len({e.seed for e in tried if _ref(e.attack) == by}),
+        ssim=worst.usefulness("ssim", "ssim"),
+        stage=worst.anonymize_stage(),
+        dtype=worst.dtype,
+        probes=rank1.n if rank1 else None,
+    )
+
+
+def _ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows in the order of the table, with the range of ranks that their intervals allow."""
+    ordered = sorted(rows, key=_place)
+    rivals = _group((r for r in ordered if _contends(r)), lambda r: r.threat_model)
+    return tuple(
+        _with_rank(row, rivals[row.threat_model]) if _contends(row) else row for row in ordered
+    )
+
+
+def _contends(row: Row) -> bool:
+    return row.control is None and _value(row.rank1) is not None
+
+
+def _with_rank(row: Row, rivals: Sequence[Row]) -> Row:
+    low, high = _interval(row.rank1)
+    better = sum(_interval(r.rank1)[1] < low for r in rivals)
+    worse = sum(_interval(r.rank1)[0] > high for r in rivals)
+    return replace(row, rank=(1 + better, len(rivals) - worse))
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    value = _value(row.rank1)
+    return (
+        -_POWER[row.threat_model],
+        ("", "positive", "negative").index(row.control or ""),
+        value is None,
+        value or 0.0,
+        row.anonymizer,
+    )
+
+
+def _harm(entry: Entry) -> tuple[Any, ...]:
+    """Highest rank-1 first; the rest only makes the choice independent of the files' order."""
+    rank1 = _rank1(entry)
+    value = _value(rank1)
+    high = rank1.high if rank1 else None
+    return (
+        value is not None,
+        value or 0.0,
+        high is not None,
+        high or 0.0,
+        entry.attack.id,
+        -entry.seed,
+        _canonical(entry.model_dump()),
+    )
+
+
+def _rank1(entry: Entry) -> Number | None:
+    return entry.number(entry.primary_trial, *RANKED_BY)
+
+
+def _value(number: Number | None) -> float | None:
+    return number.value if number else None
+
+
+def _interval(number: Number | None) -> tuple[float, float]:
+    """Bounds for ranking; a missing bound excludes nothing."""
+    low = number.low if number and number.low is not None else float("-inf")
+    high = number.high if number and number.high is not None else float("inf")
+    return low, high
+
+
+def _warnings(rows: Sequence[Row], dropped: int) -> Iterable[str]:
+    positive = [r for r in rows if r.control == "positive"]
+    negative = [r for r in rows if r.control == "negative"]
+    for name, found in (("positive", positive), ("negative", negative)):
+        if not found:
+            yield (
+                f"There is no {name} control in this table: "
+                "nothing shows that the attacks work as they should."
+            )
+    for row in positive:
+        chance = _chance(row)
+        if chance is not None and _interval(row.rank1)[0] <= chance:
+            yield (
+                f"The positive control {row.anonymizer} ({row.threat_model}) is not above chance: "
+                "the attack is too weak for its other numbers to mean anything."
+            )
+    for row in negative:
+        chance = _chance(row)
+        low, high = _interval(row.rank1)
+        if chance is not None and not low <= chance <= high:
+            yield (
+                f"The interval of the negative control {row.anonymizer} ({row.threat_model}) does "
+                "not contain chance: something other than the image gives people away."
+            )
+    if dropped:
+        yield f"{dropped} record(s) of control attacks are left out of the worst case."
+
+
+def _chance(row: Row) -> float | None:
+    return row.rank1.chance if row.rank1 else None
+
+
+def _subject(entry: Entry) -> str:
+    """What makes two records speak of the same anonymizer."""
+    return _canonical([_ref(entry.anonymizer), entry.dtype])
+
+
+def _ref(plugin: Plugin) -> str:
+    """What makes two plugins the same: all that changes outputs, by their version's promise.
+
+    The code hash and the release are left out, or a comment edited between two attacks would
+    split the worst case.
+    """
+    return _canonical(plugin.model_dump(exclude={"code", "distribution"}))
+
+
+def _labels(plugins: Iterable[Plugin]) -> dict[str, str]:
+    """Reference of a plugin -> its id and what tells it from others of the same id."""
+    facts = {_ref(p): (p.id, _facts(p)) for p in plugins}
+    labels = {}
+    for ref, (name, mine) in facts.items():
+        others = [f for other, f in facts.values() if other == name]
+        names = sorted({k for f in others for k in f})
+        shown = [
+            f"{k}={mine[k]}" for k in names if len({f.get(k) for f in others}) > 1 and k in mine
+        ]
+        labels[ref] = f"{name} ({', '.join(shown)})" if shown else name
+    return labels
+
+
+def _facts(plugin: Plugin) -> dict[str, str]:
+    hashed = {f"weights {name}": sha[:8] for name, sha in plugin.weights.items()}
+    settings = {k: v if isinstance(v, str) else _canonical(v) for k, v in plugin.config.items()}
+    return settings | hashed | {"version": str(plugin.version)}
+
+
+def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True)
