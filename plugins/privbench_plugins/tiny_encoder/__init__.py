@@ -1,0 +1,1 @@
+"""The shipped face embedder: a small network trained on background renders only."""
