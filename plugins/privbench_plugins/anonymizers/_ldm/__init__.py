@@ -1,0 +1,1 @@
+"""The latent diffusion engine: folders, loading, text, guides, the denoising loop."""

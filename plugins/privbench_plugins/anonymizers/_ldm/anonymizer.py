@@ -1,0 +1,167 @@
+"""Batches of images through a guided latent diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from privbench.errors import ModelError
+from privbench.types import ImageBatch
+from privbench_plugins.anonymizers._ldm.denoise import denoise, noise
+from privbench_plugins.anonymizers._ldm.guides import Guide
+from privbench_plugins.anonymizers._ldm.loading import DTYPES, Diffuser
+
+
+class LatentAnonymizer:
+    """Releases one sample per image.
+
+    Every batch has the same shape: the last one is padded, so that on one machine an image's
+    result does not depend on the batch, bit for bit. Noise comes from CPU generators in
+    float32, so that a seed means the same on every device.
+    """
+
+    def __init__(
+        self,
+        model: Diffuser,
+        guide: Guide,
+        *,
+        steps: int,
+        guidance_scale: float,
+        dtype: str,
+        batch_size: int,
+    ) -> None:
+        self._model, self._guide = model, guide
+        self._settings: dict[str, Any] = {
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "dtype": dtype,
+        }
+        self._batch_size = batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Images denoised at once; smaller than asked for once memory has run out."""
+        return self._batch_size
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square at which the model works, in pixels."""
+        return self._model.resolution
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the networks."""
+        return self._model.dtype
+
+    def to(self, device: torch.device | str) -> LatentAnonymizer:
+        """The anonymizer on another device; the networks move, so use the new object only."""
+        place = torch.device(device)
+        dtype = resolve_dtype(self._settings["dtype"], place)
+        return LatentAnonymizer(
+            self._model.to(place, dtype),
+            self._guide.to(place, dtype),
+            **self._settings,
+            batch_size=self._batch_size,
+        )
+
+    def condition(self, batch: ImageBatch) -> Tensor | None:
+        """What the model sees of each source, such as its edges.
+
+        Returns:
+            (N, 3, R, R) float32 in [0, 1] at the model's resolution, or None if the source
+            is ignored.
+        """
+        return self._guide.condition(self._fit(batch.pixels))
+
+    @torch.inference_mode()
+    def anonymize(self, batch: ImageBatch, seeds: Sequence[int]) -> Tensor:
+        """One sample per image.
+
+        Args:
+            batch: N images.
+            seeds: one per image; all of image i's noise comes from `seeds[i]`.
+
+        Returns:
+            (N, 3, H, W) float32 in [0, 1] on the model's device.
+
+        Raises:
+            ModelError: not even one image fits into the GPU's memory.
+        """
+        if len(seeds) != len(batch):
+            raise ValueError(f"Expected {len(batch)} seeds, one per image. Got {len(seeds)}.")
+        made: list[Tensor] = []
+        start = 0
+        while start < len(batch):
+            size = self._batch_size
+            part = slice(start, start + size)
+            samples = self._attempt(batch.pixels[part], seeds[part], size)
+            if samples is None:
+                self._halve(size)
+            else:
+                made.append(samples)
+                start += size
+        return torch.cat(made) if made else batch.pixels.clone()
+
+    def _attempt(self, pixels: Tensor, seeds: Sequence[int], size: int) -> Tensor | None:
+        """`_samples`, or None where device memory runs out (and is free again on return)."""
+        try:
+            return self._samples(pixels, seeds, size)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise ModelError(
+                f"One image of {self.resolution} pixels does not fit into the memory of "
+                f"{self.device}. Lower resolution=, or set dtype=float16."
+            )
+        self._batch_size = size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _samples(self, pixels: Tensor, seeds: Sequence[int], size: int) -> Tensor:
+        """(n, 3, H, W) samples for n <= size images, computed at exactly `size` rows."""
+        n, _, height, width = pixels.shape
+        rows = [min(i, n - 1) for i in range(size)]
+        generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
+        model, text = self._model, self._model.text
+        latents = denoise(
+            model.unet,
+            model.scheduler,
+            noise(model.latent_shape, generators).to(model.device),
+            self._settings["steps"],
+            text.inputs(size),
+            self._settings["guidance_scale"],
+            self._guide.steer(self._fit(pixels[rows]), text.guided),
+            generators,
+        )
+        return resize(model.decode(latents)[:n], height, width)
+
+    def _fit(self, pixels: Tensor) -> Tensor:
+        return resize(pixels.to(self.device), self.resolution, self.resolution)
+
+
+def resize(pixels: Tensor, height: int, width: int) -> Tensor:
+    """(N, 3, H, W) in [0, 1] at another size: bicubic, antialiased; untouched if it fits."""
+    if tuple(pixels.shape[-2:]) == (height, width):
+        return pixels
+    resized = F.interpolate(
+        pixels, (height, width), mode="bicubic", align_corners=False, antialias=True
+    )
+    return resized.clamp_(0, 1)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type that `auto` stands for on a device: float16 on a GPU, else float32."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
