@@ -243,7 +243,8 @@ def _complain(text: str) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # A pipe has no width of its own; the tables fit in 110 columns.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def _table(*columns: str) -> Any:
@@ -275,36 +276,42 @@ def _print_status(found: Sequence[Any], detail: bool) -> None:
     _console().print(table)
 
 
+COLUMNS = {"rank-1": "rank-1", "rank-10": "rank-10", "mAP": "mAP", "auc": "ROC AUC"}
+"""What the run's table shows; the record holds everything."""
+
+
 def _print_records(records: Sequence[Record]) -> None:
+    console = _console()
     for record in records:
-        shape = record.protocol
-        first = record.estimate("identification", "rank-1")
-        console = _console()
+        protocol = record.protocol
+        probes = record.parts["probes"]
         console.print(
             f"\n[bold]{record.anonymizer.id}[/] under [bold]{record.attack.id}[/] "
-            f"({record.threat_model}, {record.oracle_queries:,} oracle queries), "
-            f"protocol {shape['name']} v{shape['version']}: {first.n} probes, "
-            f"gallery of {first.clusters}"
+            f"({record.threat_model}, {record.oracle_queries:,} oracle queries)\n"
+            f"protocol {protocol['name']} v{protocol['version']}: {probes.images} probes of "
+            f"{probes.identities} people, all enrolled; 95 % intervals resample people"
         )
-        names = ("rank-1", "rank-10", "mAP")
-        table = _table("trial", *names, "ROC AUC")
+        table = _table("trial", *COLUMNS.values())
         for trial, metrics in record.estimates.items():
             numbers = {e.name: e for group in metrics.values() for e in group}
-            table.add_row(trial, *(_shown(numbers.get(n)) for n in (*names, "ROC AUC")))
+            table.add_row(trial, *(_shown(numbers.get(n)) for n in COLUMNS))
+        chances = (numbers[n].chance if n in numbers else None for n in COLUMNS)
+        table.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
         console.print(table)
-        for group in record.utility.values():
-            for number in group:
-                console.print(f"{number.name}: {_shown(number)}")
+        utility = [n for group in record.utility.values() for n in group]
+        console.print("; ".join(f"{n.name} to the source {_shown(n)}" for n in utility))
         for timing in record.timing:
             if timing["summary"]:
                 rate = timing["summary"]["images_per_second"]
-                console.print(f"{timing['stage']}: {rate:.1f} images/s")
+                console.print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
 
 
 def _shown(number: Any) -> str:
     if number is None or number.value is None:
         return ""
     text = f"{number.value:.3f}"
-    if number.low is not None:
-        text += f" [{number.low:.3f}, {number.high:.3f}]"
-    return text + (f" (chance {number.chance:.3f})" if number.chance is not None else "")
+    return text if number.low is None else f"{text} [{number.low:.3f}, {number.high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -80,16 +80,34 @@ class Preset:
     resamples: int = 2000
 
 
-_ALL = ("campus-a", "campus-b", "wild")
+_POPULATIONS = ("campus-a", "campus-b", "wild")
 PROTOCOLS: Mapping[str, Preset] = {
-    p.name: p
-    for p in (
-        Preset("smoke", 1, _ALL, 4, 8, 4, 8, 2, 3, 2, 2, 1, 1, 200),
-        Preset("quick", 1, _ALL, 40, 100, 24, 100, 40, 6, 5, 3, 2, 1),
-        Preset("standard", 1, _ALL, 40, 180, 40, 160, 60, 8, 6, 3, 4, 2),
-        Preset("full", 1, _ALL, 40, 180, 40, 160, 60, 10, 6, 3, 4, 6),
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="smoke", version=1, populations=_POPULATIONS, background=4,
+            attacker_train=8, attacker_validation=4, evaluation=8, non_mated=2,
+            train_images=3, references=2, few=2, probes=1, cross_references=1, resamples=200,
+        ),
+        Preset(
+            name="quick", version=1, populations=_POPULATIONS, background=40,
+            attacker_train=100, attacker_validation=24, evaluation=100, non_mated=40,
+            train_images=6, references=5, few=3, probes=2, cross_references=1,
+        ),
+        Preset(
+            name="standard", version=1, populations=_POPULATIONS, background=40,
+            attacker_train=160, attacker_validation=32, evaluation=160, non_mated=60,
+            train_images=6, references=6, few=3, probes=3, cross_references=1,
+        ),
+        Preset(
+            name="full", version=1, populations=_POPULATIONS, background=40,
+            attacker_train=180, attacker_validation=40, evaluation=160, non_mated=60,
+            train_images=10, references=6, few=3, probes=4, cross_references=6,
+        ),
     )
-}
+}  # fmt: skip
+"""`smoke` proves that a plugin runs; `quick` is what `make run` uses; `standard` is the
+leaderboard's; `full` uses every image."""
 
 
 def get_preset(name: str) -> Preset:

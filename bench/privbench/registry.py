@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -139,10 +140,20 @@ def make_config(spec: PluginSpec, settings: Mapping[str, Any]) -> Config:
             hint = did_you_mean(name, fields) if fields else "It takes no settings."
             raise ConfigError(f"{spec.kind} {spec.id} has no setting {name!r}. {hint}")
     try:
-        return spec.config.model_validate(dict(settings))
+        return spec.config.model_validate({k: _parsed(v) for k, v in settings.items()})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}, got {e['input']!r}"
             for e in error.errors()
         )
         raise ConfigError(f"Bad settings for {spec.kind} {spec.id}: {problems}") from None
+
+
+def _parsed(value: Any) -> Any:
+    """A list or table given as text on the command line; everything else as it is."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,124 @@
+"""Small plugins that watch the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from privbench.registry import Registered, Registry, load_registry
+from privbench.spec import Config, PluginSpec, Tags
+from privbench.types import AttackerView, ImageBatch, ImageSet
+
+CALLS: list[str] = []
+
+
+class SpyConfig(Config):
+    """Settings of the spies."""
+
+    batch_size: int = Field(3, description="batch")
+    output: str = Field("seeded", description="what to return")
+
+
+@dataclass
+class SpyAnonymizer:
+    """Noise from each image's seed, or something that breaks the contract."""
+
+    config: SpyConfig
+
+    def anonymize(self, batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
+        """See `SpyConfig.output`."""
+        CALLS.append("anonymize")
+        assert len(batch) == self.config.batch_size, "the batch shape is fixed"
+        assert (batch.subject == -1).all(), "the subject is withheld"
+        if self.config.output == "shape":
+            return batch.pixels[:, :1]
+        if self.config.output == "nan":
+            return batch.pixels * float("nan")
+        if self.config.output == "range":
+            return batch.pixels * 255
+        if self.config.output == "raise":
+            raise RuntimeError("out of ideas")
+        noise = [torch.rand(3, 1, 1, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return (batch.pixels + torch.stack(noise)) / 2
+
+
+@dataclass
+class SpyAttack:
+    """Scores by something the harness must not let it know, or asks for what it may not see."""
+
+    how: str
+    fusion: str = "max"
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def train(self, view: AttackerView) -> SpyAttack:
+        """Remember what was seen."""
+        CALLS.append("train")
+        if view.oracle is not None and self.how != "quiet":
+            answers = view.oracle(view.train)
+            assert not torch.equal(answers.pixels, view.train.pixels)
+            again = view.oracle(view.train.take([1, 0]))
+            assert torch.equal(again.pixels, answers.pixels[[1, 0]])
+            other = view.oracle(view.train.take([0, 1]), draw=1)
+            assert not torch.equal(other.pixels, answers.pixels[:2])
+        return self
+
+    def enroll(self, gallery: ImageSet, anonymized: bool) -> Any:
+        """Keep the gallery."""
+        return _SpyScorer(self.how, gallery)
+
+
+@dataclass
+class _SpyScorer:
+    how: str
+    gallery: ImageSet
+
+    def score(self, probes: ImageSet) -> torch.Tensor:
+        n, g = len(probes), len(self.gallery)
+        if self.how == "order":
+            return -(torch.arange(n)[:, None] / n - torch.arange(g)[None] / g).abs()
+        if self.how == "labels":
+            people = int(self.gallery.subject.max()) + 1
+            guess = torch.arange(n)[:, None] * people / n
+            return -(guess - torch.from_numpy(self.gallery.subject)[None]).abs()
+        if self.how == "shape":
+            return torch.zeros(n, g + 1)
+        if self.how == "nan":
+            return torch.full((n, g), float("nan"))
+        a = probes.pixels.float().mean((2, 3))
+        b = self.gallery.pixels.float().mean((2, 3))
+        return -torch.cdist(a, b)
+
+
+class SpyAttackConfig(Config):
+    """Settings of the spy attack."""
+
+    how: str = Field("pixels", description="what to score by")
+
+
+def build_anonymizer(config: SpyConfig) -> SpyAnonymizer:
+    """Build."""
+    return SpyAnonymizer(config)
+
+
+def build_attack(config: SpyAttackConfig) -> SpyAttack:
+    """Build."""
+    return SpyAttack(config.how)
+
+
+def registry(knowledge: str = "adaptive") -> Registry:
+    """The installed plugins and the spies."""
+    spies = (
+        PluginSpec("anonymizer", "spy", 1, "spy", build_anonymizer, SpyConfig),
+        PluginSpec(
+            "attack", "spy-attack", 1, "spy", build_attack, SpyAttackConfig,
+            tags=Tags(knowledge=knowledge),  # type: ignore[arg-type]
+        ),
+    )  # fmt: skip
+    known = dict(load_registry().plugins)
+    known |= {(s.kind, s.id): Registered(s, "tests 0") for s in spies}
+    return Registry(MappingProxyType(known), MappingProxyType({}))
