@@ -1,0 +1,82 @@
+"""The README's commands work, and what it shows is what the code gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+         for line in block.splitlines() if line.startswith("privbench")]  # fmt: skip
+MAIN = "privbench run --anonymizer controlnet-canny --attack contrastive-reid"
+
+
+def in_copy(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a folder that has the committed leaderboard records."""
+    link = folder / "leaderboard"
+    if not link.exists():
+        link.mkdir()
+        (link / "records").symlink_to(ROOT / "leaderboard" / "records")
+    words = [sys.executable, "-m", "privbench.cli", *shlex.split(line)[1:]]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("line", SHELL)
+def test_commands_run(line: str, tmp_path: Path) -> None:
+    """Every `privbench` line of the README ends well."""
+    done = in_copy(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_main_command_runs(tmp_path: Path) -> None:
+    """The main command with a small protocol and few training steps: the real model and attack."""
+    done = in_copy(f"{MAIN} --protocol smoke --set contrastive-reid.steps=10", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "controlnet-canny under contrastive-reid" in done.stdout
+    assert "full-ref+source" in done.stdout
+
+
+def test_make_targets_are_what_the_readme_says() -> None:
+    """`make run` runs the main command; `make test` runs pytest."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    for target, words in (("run", MAIN), ("test", "pytest")):
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
+
+
+def test_python_example_runs(tmp_path: Path) -> None:
+    """The Python lines print an estimate."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Estimate" in done.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link and picture exists."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_leaderboard_is_current() -> None:
+    """The committed table, and the copy in the README, are what the committed records give."""
+    import privbench_leaderboard as board
+
+    tables = board.build(board.load(ROOT / "leaderboard" / "records"))
+    text = board.render_markdown(tables)
+    assert (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8") == text
+    shown = README.partition("<!-- leaderboard -->")[2].partition("<!-- end -->")[0]
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert rows
+    assert set(rows) <= set(text.splitlines())
