@@ -119,7 +119,7 @@ def _section(table: SummaryTable) -> str:
     )
     title = f"## {escape(table.protocol)} v{table.version} on {escape(table.data)}"
     warnings = [f"> **Warning.** {_inert(text)}\n" for text in table.warnings]
-    return "\n".join([title, "", grid, "", _facts(table), *warnings])
+    return "\n".join([title, "", grid, "", _facts(table), *_controls(table), *warnings])
 
 
 def _inert(sentence: str) -> str:
@@ -136,6 +136,13 @@ def _facts(table: SummaryTable) -> str:
         f"resamples of identities; primary trial {escape(table.trial)}; data set "
         f"{escape(table.data)}, SHA-256 {escape(table.digest[:12])}. {_BOUND}\n"
     )
+
+
+def _controls(table: SummaryTable) -> list[str]:
+    found = [f"{escape(name)} {_estimate(number)}" for name, number in table.control_attacks]
+    if not found:
+        return []
+    return [f"Rank-1 of control attacks, which no row counts: {'; '.join(found)}.\n"]
 
 
 def _cells(row: Row) -> list[str]:

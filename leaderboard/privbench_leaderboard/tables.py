@@ -78,6 +78,7 @@ class SummaryTable:
         trial: name of the primary trial.
         rows: strongest threat model first; there, ranked rows by rank-1, then controls.
         warnings: what a reader must know before believing the table.
+        control_attacks: rank-1 of attacks that are controls, which no row counts.
         ranked_by: name of the column that ranks.
     """
 
@@ -89,6 +90,7 @@ class SummaryTable:
     trial: str
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
+    control_attacks: tuple[tuple[str, Number | None], ...] = ()
     ranked_by: str = RANKED_BY[1]
 
 
@@ -134,7 +136,12 @@ def _table(entries: Sequence[Entry]) -> SummaryTable:
         resamples=protocol.resamples,
         trial=entries[0].primary_trial,
         rows=ranked,
-        warnings=tuple(_warnings(ranked, len(entries) - len(allowed))),
+        warnings=tuple(_warnings(ranked)),
+        control_attacks=tuple(
+            (f"{e.attack.id} on {e.anonymizer.id}", _rank1(e))
+            for e in sorted(entries, key=lambda e: (e.attack.id, e.anonymizer.id, _harm(e)))
+            if e.attack.control is not None
+        ),
     )
 
 
@@ -231,7 +238,7 @@ def _interval(number: Number | None) -> tuple[float, float]:
     return low, high
 
 
-def _warnings(rows: Sequence[Row], dropped: int) -> Iterable[str]:
+def _warnings(rows: Sequence[Row]) -> Iterable[str]:
     positive = [r for r in rows if r.control == "positive"]
     negative = [r for r in rows if r.control == "negative"]
     for name, found in (("positive", positive), ("negative", negative)):
@@ -255,8 +262,6 @@ def _warnings(rows: Sequence[Row], dropped: int) -> Iterable[str]:
                 f"The interval of the negative control {row.anonymizer} ({row.threat_model}) does "
                 "not contain chance: something other than the image gives people away."
             )
-    if dropped:
-        yield f"{dropped} record(s) of control attacks are left out of the worst case."
 
 
 def _chance(row: Row) -> float | None:
