@@ -1,0 +1,104 @@
+"""Imports point one way, and what must not be used is not used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "bench" / "privbench"
+PLUGINS = ROOT / "plugins" / "privbench_plugins"
+LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
+ORDER = (
+    "errors", "spec", "progress", "types", "hookspecs", "keys", "registry", "data", "evidence",
+    "store", "timing", "stats", "record", "plan", "session", "release", "scoring", "results",
+    "execute", "api", "__init__", "testing", "cli",
+)  # fmt: skip
+FOR_PLUGINS = {"errors", "spec", "progress", "types", "hookspecs", "keys", "data", "timing"}
+PUBLIC = {f"privbench.{n}" for n in ("Config", "NoConfig", "PluginSpec", "Tags", "hookimpl")}
+FORBIDDEN_IMPORTS = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle", "yaml", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "joblib.load"}
+
+
+def modules(folder: Path) -> list[Path]:
+    """Every module below a folder."""
+    return sorted(folder.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute names of everything that a module imports, at any depth of nesting."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:  # "." stays in its package
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def calls(path: Path) -> Iterator[str]:
+    """Dotted names of everything that a module calls."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def core_of(name: str) -> str:
+    """The core module behind an imported name: `privbench.x.y` is x, `privbench` is the API."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and (CORE / f"{parts[1]}.py").exists() else "__init__"
+
+
+def names(root: str, path: Path) -> list[str]:
+    """Names that a module imports from one top-level package."""
+    return [name for name in imports(path) if name.partition(".")[0] == root]
+
+
+def test_the_leaderboard_stands_alone() -> None:
+    """It reads JSON: neither the core, nor plugins, nor torch."""
+    for path in modules(LEADERBOARD):
+        for root in ("privbench", "privbench_plugins", "torch"):
+            assert not names(root, path), path
+
+
+def test_core_modules_import_only_those_above_them() -> None:
+    """One order, no cycles; and no built-in plugin is known by name."""
+    for path in modules(CORE):
+        place = ORDER.index(path.stem)
+        assert not names("privbench_plugins", path), path
+        if path.stem == "__init__":
+            continue  # the lazy interface names modules on both sides of it
+        below = [n for n in names("privbench", path) if ORDER.index(core_of(n)) >= place]
+        assert not below, f"{path.stem} imports {below}"
+
+
+def test_plugins_import_only_the_public_core() -> None:
+    """Built-in plugins get no more from the core than anyone's."""
+    for path in modules(PLUGINS):
+        assert not names("privbench_leaderboard", path), path
+        taken = [n for n in names("privbench", path) if n not in PUBLIC]
+        private = [n for n in taken if core_of(n) not in FOR_PLUGINS]
+        assert not private, f"{path.relative_to(ROOT)} imports {private}"
+
+
+def test_nothing_reads_code_from_data_or_needs_torchvision() -> None:
+    """No pickle in any guise, no eval, no YAML; torchvision has no build for our torch."""
+    for path in (p for root in (CORE, PLUGINS, LEADERBOARD) for p in modules(root)):
+        roots = {name.partition(".")[0] for name in imports(path)}
+        assert not roots & FORBIDDEN_IMPORTS, path
+        assert not set(calls(path)) & FORBIDDEN_CALLS, path
+        assert "allow_pickle=True" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("heavy", ["torch", "numpy"])
+def test_naming_the_plugins_imports_nothing_heavy(heavy: str) -> None:
+    """`privbench list` and `--help` stay instant."""
+    code = (
+        "import sys, privbench_plugins\n"
+        "assert list(privbench_plugins.privbench_plugins())\n"
+        f"assert {heavy!r} not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
