@@ -1,0 +1,51 @@
+"""What the pages claim is compared with the source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from privbench.data import PROTOCOLS, trials
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLE = ROOT / "examples" / "privbench-noise"
+
+
+def test_the_table_of_presets_is_the_code_s() -> None:
+    """docs/protocol.md lists every preset with exactly its numbers."""
+    text = (DOCS / "protocol.md").read_text(encoding="utf-8")
+    lines = text[text.index("| preset |") :].split("\n\n")[0].splitlines()
+    header, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+    names = ["name", *(h.replace(" ", "_").replace("-", "_") for h in header[1:])]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    expected = [
+        {k: str(v) for k, v in asdict(p).items() if k != "populations"} for p in PROTOCOLS.values()
+    ]
+    assert found == expected
+
+
+def test_every_trial_is_described() -> None:
+    """docs/protocol.md names each reference protocol."""
+    text = (DOCS / "protocol.md").read_text(encoding="utf-8")
+    for trial in trials(PROTOCOLS["quick"]):
+        assert f"`{trial.name}`" in text
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "privbench_noise.py", "tests/test_noise.py"])
+def test_the_tutorial_prints_the_example_as_it_is(name: str) -> None:
+    """Whoever types the tutorial in gets the package that our tests install."""
+    text = (DOCS / "plugin-tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```\w+\n(.*?)```", text, flags=re.DOTALL)
+    assert (EXAMPLE / name).read_text(encoding="utf-8") in blocks
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """No relative link of a page is broken."""
+    pages = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
