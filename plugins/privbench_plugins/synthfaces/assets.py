@@ -197,9 +197,10 @@ def _read_targets(new_index: Ints, vertices: int) -> tuple[list[str], Floats]:
     rows: list[Floats] = []
     for name, path in _target_files():
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = [x.split() for x in raw.decode().splitlines() if x[:1] not in ("#", '"', "")]
-        index = new_index[np.array([int(w[0]) for w in lines], int)]
-        moves = f32([[float(v) for v in w[1:4]] for w in lines]).reshape(-1, 3)
+        lines = [line for line in raw.decode().splitlines() if line[:1] not in ("#", '"', "")]
+        numbers = np.fromstring(" ".join(lines), sep=" ").reshape(-1, 4)
+        index = new_index[numbers[:, 0].astype(int)]
+        moves = f32(numbers[:, 1:])
         if not (index >= 0).any():
             continue
         row = np.zeros((vertices, 3), np.float32)

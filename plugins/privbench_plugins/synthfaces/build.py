@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     shipped = commands.add_parser("shipped", help="render the shipped Parquet files")
     shipped.add_argument("--out", type=Path, default=SHIPPED)
+    shipped.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N")
     train = commands.add_parser("train", help="render a training set of other identities")
     train.add_argument("--identities", type=int, default=2000)
     train.add_argument("--images", type=int, default=6)
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         case "shipped":
             from .shipped import write_shipped
 
-            write_shipped(options.out)
+            write_shipped(options.out, *options.shard)
         case "train":
             from .train import TrainPlan, render_training_set
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import spsolve
 
 from .arrays import Floats, Ints, f32, ramp, unit
 from .assets import SKIN, Head
@@ -81,13 +80,14 @@ def _cast(rays: Floats, corners: Floats) -> tuple[Ints, Floats]:
     """Farthest hit of each ray from CENTRE: triangle (-1: none) and barycentric weights."""
     a, b, c = (corners[:, k] - CENTRE for k in range(3))
     planes = np.linalg.inv(np.stack([a, b, c], 2).astype(np.float64))
-    along = np.einsum("tij,rj->rti", planes, rays)
-    inside = (along > -1e-6).all(2)
-    total = along.sum(2)
+    parts = [rays @ planes[:, k].T for k in range(3)]
+    inside = (parts[0] > -1e-6) & (parts[1] > -1e-6) & (parts[2] > -1e-6)
+    total = parts[0] + parts[1] + parts[2]
     distance = np.where(inside & (total > 0), 1 / np.where(total > 0, total, 1), -1.0)
     best = distance.argmax(1)
     index = np.arange(len(rays))
-    weights = along[index, best] / np.where(total[index, best] == 0, 1, total[index, best])[:, None]
+    hit = np.stack([part[index, best] for part in parts], 1)
+    weights = hit / np.where(total[index, best] == 0, 1, total[index, best])[:, None]
     return np.where(distance[index, best] > 0, best, -1), f32(weights)
 
 
@@ -105,8 +105,8 @@ def _bridge(known: sparse.csr_matrix, missing: np.ndarray) -> sparse.csr_matrix:
     ones = np.ones(4 * len(holes))
     rows = np.tile(np.arange(len(holes)), 4)
     graph = sparse.csr_matrix((ones, (rows, np.concatenate(near))), shape=(len(holes), count))
-    system = (4 * sparse.eye(len(holes)) - graph[:, holes]).tocsc()
-    filled = sparse.csr_matrix(spsolve(system, (graph @ known).tocsc()))
+    system = 4 * np.eye(len(holes)) - graph[:, holes].toarray()
+    filled = sparse.csr_matrix(np.linalg.solve(system, (graph @ known).toarray()))
     place = sparse.csr_matrix(
         (np.ones(len(holes)), (holes, np.arange(len(holes)))), shape=(count, len(holes))
     )

@@ -29,7 +29,8 @@ def write_sheet(out: Path, data: Path = SHIPPED) -> None:
         strips.append(_strip([image for pair in shown for image in pair]))
     sheet = Image.fromarray(np.concatenate(strips))
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.convert("P", palette=Image.Palette.ADAPTIVE, colors=255).save(out, optimize=True)
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+    sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
 
 
 def _read(data: Path, population: str) -> list[tuple[Bytes, Bytes]]:

@@ -53,18 +53,20 @@ class _File:
     subject: int
 
 
-def write_shipped(out: Path) -> None:
-    """Render the shipped identities and write the files that are not there yet."""
+def write_shipped(out: Path, part: int = 0, parts: int = 1) -> None:
+    """Write the files of this part that are not there yet, and the manifest once all are."""
     use_one_thread()
     out.mkdir(parents=True, exist_ok=True)
     studio: Studio | None = None
-    for file in _files():
+    files = _files()
+    for file in files[part::parts]:
         path = out / file.name
         if not path.exists():
             studio = studio or open_studio()
             _write(path, file, studio)
             print(f"{file.name}: {path.stat().st_size / 1e6:.2f} MB", flush=True)
-    _write_manifest(out)
+    if all((out / file.name).exists() for file in files):
+        _write_manifest(out)
 
 
 def _files() -> list[_File]:

@@ -30,11 +30,11 @@ class TrainPlan:
         return -(-self.identities * self.images // SHARD_IMAGES)
 
 
-def render_training_set(plan: TrainPlan) -> None:
+def render_training_set(plan: TrainPlan, studio: Studio | None = None) -> None:
     """Write the shards that belong to this part and do not exist yet."""
     use_one_thread()
     plan.out.mkdir(parents=True, exist_ok=True)
-    studio = open_studio()
+    studio = studio or open_studio()
     for shard in range(plan.part, plan.shards, plan.parts):
         stem = plan.out / f"train-{shard:04d}"
         if not stem.with_suffix(".jsonl").exists():
