@@ -196,7 +196,7 @@ def _device(stage: Stage | None, dtype: str) -> str:
     if stage is None:
         return ""
     threads = stage.device.get("threads")
-    facts = [stage.device.get("name", ""), f"{threads} threads" if threads else "", dtype]
+    facts = [stage.device.get("name", ""), f"{threads} thread(s)" if threads else "", dtype]
     return escape(", ".join(f for f in facts if f))
 
 
