@@ -1,4 +1,4 @@
-"""`identification`: how often a probe's true person is among the first candidates."""
+"""`identification` and `cmc`: how often a probe's true person is among the first candidates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from privbench.types import Metric
 
 
-class Config(BaseConfig):
+class RatesConfig(BaseConfig):
     """Options of `identification`."""
 
     ranks: tuple[PositiveInt, ...] = Field(
@@ -21,11 +21,24 @@ class Config(BaseConfig):
     )
 
 
-def build(config: Config) -> Metric:
-    """The metric."""
+def build_rates(config: RatesConfig) -> Metric:
+    """Rank-k and mAP."""
     from privbench_plugins.metrics._identification import IdentificationRates
 
     return IdentificationRates(config.ranks)
+
+
+class CurveConfig(BaseConfig):
+    """Options of `cmc`."""
+
+    max_rank: int = Field(20, ge=1, description="Last rank of the curve (or people, if fewer).")
+
+
+def build_curve(config: CurveConfig) -> Metric:
+    """The curve."""
+    from privbench_plugins.metrics._identification import MatchCurve
+
+    return MatchCurve(config.max_rank)
 
 
 SPECS = (
@@ -34,8 +47,17 @@ SPECS = (
         id="identification",
         version=1,
         summary="Closed-set identification: rank-1, rank-5, rank-10 and mAP.",
-        build=build,
-        config=Config,
+        build=build_rates,
+        config=RatesConfig,
+        tags=Tags(evidence="identification"),
+    ),
+    PluginSpec(
+        kind="metric",
+        id="cmc",
+        version=1,
+        summary="Cumulative match characteristic: share identified within rank 1, 2, ...",
+        build=build_curve,
+        config=CurveConfig,
         tags=Tags(evidence="identification"),
     ),
 )
