@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from spies import CALLS, registry
 
 from privbench.api import make_study, plan_study, run_study
 from privbench.errors import DataError, PluginError, StoreError
@@ -17,6 +16,7 @@ from privbench.plan import Study, status
 from privbench.record import read_record
 from privbench.store import Store
 from privbench.types import AttackerView
+from spies import CALLS, registry
 
 
 def study(faces: Path, *settings: str, attack: str = "spy-attack", **more: Any) -> Study:
@@ -129,18 +129,21 @@ def test_a_bad_attack_fails_with_a_message(how: str, faces: Path, tmp_path: Path
     assert "spy-attack" in str(failure.error)
 
 
-@pytest.mark.parametrize("how", ["order", "labels"])
+@pytest.mark.parametrize("how", ["order", "labels", "diagonal"])
 def test_an_attack_cannot_read_the_truth_off_the_interface(
     how: str, faces: Path, tmp_path: Path
 ) -> None:
     """Probe order, gallery order and gallery labels say nothing: scoring by them is chance.
 
-    Without shuffling, both spies would reach rank-1 of 1.
+    Without shuffling, every spy would reach rank-1 of 1 in one of the trials.
     """
     ranks = []
     for seed in range(6):
         (record,), _ = go(study(faces, f"spy-attack.how={how}", seed=seed), tmp_path)
-        ranks.append(record.estimate("identification", "rank-1").value)
+        ranks += [
+            record.estimate("identification", "rank-1", trial).value
+            for trial in ("full-ref", "single-ref+source")
+        ]
     assert np.mean(ranks) < 0.5
 
 
@@ -161,6 +164,27 @@ def test_evaluation_images_are_refused_by_the_oracle(
     monkeypatch.setattr(spies.SpyAttack, "train", train)
     _, (failure,) = go(study(faces), tmp_path)
     assert "evaluation image" in str(failure.error)
+
+
+def test_the_oracle_is_closed_after_training(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attack that keeps the oracle cannot ask it once evaluation images are in sight."""
+    import spies
+
+    kept: list[Any] = []
+
+    def train(self: Any, view: AttackerView) -> Any:
+        kept.append(view.oracle)
+        return self
+
+    def enroll(self: Any, gallery: Any, anonymized: bool) -> Any:
+        kept[0](type(gallery)(gallery.pixels ^ 1, gallery.subject, gallery.keys))
+
+    monkeypatch.setattr(spies.SpyAttack, "train", train)
+    monkeypatch.setattr(spies.SpyAttack, "enroll", enroll)
+    _, (failure,) = go(study(faces), tmp_path)
+    assert "after training" in str(failure.error)
 
 
 def test_queries_are_counted(faces: Path, tmp_path: Path) -> None:
@@ -201,6 +225,7 @@ def test_results_do_not_depend_on_the_rest_of_the_part(faces: Path, tmp_path: Pa
 def test_corrupted_image(tmp_path: Path) -> None:
     """A damaged image is named; other parts that are finished are kept."""
     import pyarrow.parquet as pq
+
     from conftest import write_faces
 
     folder = write_faces(tmp_path / "faces")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,7 +11,7 @@ import torch
 
 from privbench.data import load_part
 from privbench.errors import PluginError
-from privbench.keys import sample_seed
+from privbench.keys import canonical_json, sample_seed
 from privbench.plan import Cell, Resolved, Step
 from privbench.session import Session, blame
 from privbench.store import Artefact
@@ -37,6 +38,7 @@ def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
     todo = [i for i in range(0, len(rows), size) if i // size not in existing]
     plugin: Anonymizer | None = None
     left = sum(len(rows[i : i + size]) for i in todo)
+    device = canonical_json(fingerprint(session.device)).encode()
     with session.reporter.task(step.label, left) as task:
         for start in todo:
             first = plugin is None
@@ -49,11 +51,12 @@ def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
                 "seconds": np.array([seconds]),
                 "memory": np.array([memory]),
                 "warmup": np.array([int(first)]),
+                "device": np.frombuffer(device, np.uint8),
             }
             existing[start // size] = store.write_part(step.key, start // size, arrays)
             task.advance(len(images))
     names = tuple(existing[i] for i in sorted(existing))
-    notes = {"timing": to_json(_timing(session, step, names, size))} if names else {}
+    notes = {"timing": [to_json(t) for t in _timings(session, step, names, size)]}
     return store.commit(step.stage, step.plugin, step.key, step.inputs, names, notes)
 
 
@@ -114,9 +117,18 @@ def checked(plugin: Resolved, out: object, shape: tuple[int, ...]) -> None:
         )
 
 
-def _timing(session: Session, step: Step, names: tuple[str, ...], size: int) -> Timing:
-    """All timed batches of an anonymize step, from its parts."""
-    parts = [session.store.read_part(step.key, name) for name in names]
+def _timings(session: Session, step: Step, names: tuple[str, ...], size: int) -> list[Timing]:
+    """All timed batches of an anonymize step, from its parts; one timing for each device."""
+    parts: dict[bytes, list[dict[str, np.ndarray]]] = {}
+    for name in names:
+        arrays = session.store.read_part(step.key, name)
+        parts.setdefault(arrays["device"].tobytes(), []).append(arrays)
+    return [_timing(step, json.loads(device), group, size) for device, group in parts.items()]
+
+
+def _timing(
+    step: Step, device: dict[str, str], parts: list[dict[str, np.ndarray]], size: int
+) -> Timing:
     order = sorted(parts, key=lambda p: -int(p["warmup"][0]))  # warm-up batches first
     height, width = parts[0]["pixels"].shape[2:]
     return Timing(
@@ -127,7 +139,7 @@ def _timing(session: Session, step: Step, names: tuple[str, ...], size: int) -> 
         batch_size=size,
         resolution=(int(height), int(width)),
         peak_bytes=max(int(p["memory"][0]) for p in parts),
-        device=fingerprint(session.device),
+        device=device,
     )
 
 

@@ -107,7 +107,7 @@ def make_record(
         for name, step in cell.utility.items():
             utility[name] = estimates_of(session, plan.metrics[name], step, release)["release"]
             task.advance()
-    timing = [a.notes["timing"] for a in released.values() if a.notes] + scored.notes["timing"]
+    timing = [t for a in released.values() for t in a.notes["timing"]] + scored.notes["timing"]
     spec = plan.data_plugin.registered.spec
     return Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -25,6 +25,7 @@ class CountedOracle:
     def __init__(self, session: Session, cell: Cell, released: Mapping[str, Artefact]) -> None:
         self._session, self._cell = session, cell
         self.queries = 0
+        self._open = True
         self._forbidden = {
             h for part in ("gallery", "probes", "non-mated") for h in _hashes(session.part(part))
         }
@@ -36,6 +37,11 @@ class CountedOracle:
 
     def __call__(self, images: ImageSet, draw: int = 0) -> ImageSet:
         """See `privbench.types.Oracle`."""
+        if not self._open:
+            raise PluginError(
+                f"The attack {self._cell.attack.id} asked the oracle after training; queries "
+                "belong to training, where no evaluation image is in reach."
+            )
         hashes = _hashes(images)
         if leaked := sum(h in self._forbidden for h in hashes):
             raise PluginError(
@@ -49,6 +55,10 @@ class CountedOracle:
         else:
             pixels = self._live(images, draw)
         return ImageSet(pixels, images.subject, images.keys)
+
+    def close(self) -> None:
+        """Refuse every further query: scoring sees evaluation images."""
+        self._open = False
 
     def _live(self, images: ImageSet, draw: int) -> torch.Tensor:
         session, cell = self._session, self._cell
@@ -95,6 +105,8 @@ def attack(session: Session, cell: Cell, released: Mapping[str, Artefact]) -> Ar
     torch.manual_seed(seed)
     with blame(cell.attack, "training"), stopwatch(session.device) as training:
         trained = cast(Attack, session.build(cell.attack)).train(view)
+    if oracle:
+        oracle.close()
     with stopwatch(session.device) as scoring:
         arrays = score(session, cell, trained, released)
     if trained.fusion not in ("max", "mean"):
@@ -143,11 +155,12 @@ def score(
     sources = session.part("probes")
     for start in range(0, len(probes), 1024):  # blockwise: only the diagonal is wanted
         rows = np.arange(start, min(start + 1024, len(probes)))
-        block = _neutral(sources.take(rows), "source", np.arange(len(rows)))
+        left, right = rng.permutation(len(rows)), rng.permutation(len(rows))
+        enrolled = _neutral(sources.take(rows[right]), "source", np.arange(len(rows)))
+        shown = _neutral(probes.take(rows[left]), "probe")
         with blame(cell.attack, "scoring"), torch.inference_mode():
-            scores = trained.enroll(block, False).score(_neutral(probes.take(rows), "probe"))
-        identity = np.arange(len(rows))
-        own[rows] = _unshuffled(cell.attack, scores, identity, identity).diagonal()
+            scores = trained.enroll(enrolled, False).score(shown)
+        own[rows] = _unshuffled(cell.attack, scores, left, right).diagonal()
     cross = released_set(session, released["cross-gallery"], "cross-gallery")
     return {
         "gallery": against(session.part("gallery"), False),

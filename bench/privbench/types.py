@@ -139,7 +139,7 @@ class Oracle(Protocol):
             draw: which independent draw of a stochastic anonymizer.
 
         Raises:
-            PluginError: an evaluation image was asked for.
+            PluginError: an evaluation image was asked for, or training is over.
         """
         ...
 
@@ -171,6 +171,9 @@ class Scorer(Protocol):
 
     def score(self, probes: ImageSet) -> torch.Tensor:
         """Similarity of N probes to the G enrolled images.
+
+        Score (i, j) must not depend on the other probes or references: trials put scores of
+        several enrolments side by side.
 
         Returns:
             (N, G) float; larger means likelier the same person.
