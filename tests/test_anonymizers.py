@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import shutil
 import socket
@@ -33,6 +34,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+import single_file
 import tiny_models
 from privbench.errors import ModelError
 from privbench.spec import PluginSpec
@@ -47,6 +49,7 @@ SIDE = tiny_models.RESOLUTION
 SPECS = {spec.id: spec for spec in (*classical.SPECS, *ldm.SPECS)}
 LATENT = ("controlnet-canny", "ldm-unconditional")
 GREY_LEVEL = 1 / 255
+WEIGHT = "diffusion_pytorch_model.safetensors"
 
 Folders = tuple[Path, Path]
 
@@ -747,6 +750,46 @@ def test_only_safetensors_checkpoints_are_read(tmp_path: Path) -> None:
     truncate(tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="truncated"):
         weights("ldm-unconditional", (tmp_path / "model.safetensors", tmp_path))
+
+
+def test_single_file_checkpoints_load_from_beside_their_configurations(
+    folders: dict[str, Folders], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An original-format checkpoint releases what its diffusers folder does, without the hub."""
+    single_file.save(tiny_models.pipeline("kl"), tmp_path / "photo.safetensors")
+    with pytest.raises(ModelError, match=r"needs the configurations.*Or put them into .*/photo/"):
+        weights("ldm-unconditional", (tmp_path / "photo.safetensors", tmp_path))
+    shutil.copytree(
+        folders["kl"][0], tmp_path / "photo", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    parts = (tmp_path / "photo.safetensors", folders["kl"][1])
+    found = weights("controlnet-canny", parts)
+    assert {"model/photo.safetensors", "model/configs/unet/config.json"} < set(found)
+    with no_network(monkeypatch):
+        single = build("controlnet-canny", parts)
+    pixels = sources(2)
+    whole = run(build("controlnet-canny", folders["kl"]), pixels, [1, 2])
+    torch.testing.assert_close(run(single, pixels, [1, 2]), whole, atol=1e-6, rtol=0)
+
+
+def test_a_variant_that_only_some_components_have(tmp_path: Path) -> None:
+    """A component without the variant is fetched again, plain."""
+    controlnet = tiny_models.save(tmp_path)[1]
+    asked: list[list[str]] = []
+
+    def fake(name: str, **options: Any) -> str:
+        asked.append(options["allow_patterns"])
+        plain = any(fnmatch.fnmatch(WEIGHT, pattern) for pattern in options["allow_patterns"])
+        folder = controlnet if plain else tmp_path / "bare"
+        if not plain:
+            shutil.copytree(controlnet, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        return str(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.snapshot_download", fake)
+        assert models.resolve("someone/canny", variant="fp16") == controlnet
+    assert len(asked) == 2
+    assert not any(fnmatch.fnmatch("v1-5-pruned.safetensors", p) for p in asked[1])
 
 
 # --- configurations ----------------------------------------------------------------------------

@@ -239,15 +239,27 @@ def _sha256(path: Path) -> str:
 
 
 def _download(name: str, revision: str, variant: str) -> Path:
-    """Fetch a hub repository's configurations and safetensors weights."""
-    weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
-    skipped = [f"{part}/*" for part in UNUSED]
+    """Fetch a hub repository's configurations and weights, plain ones where no variant is."""
+    path = _fetch(name, revision, variant)
+    return _fetch(name, revision, "") if variant and _bare(path) else path
+
+
+def _fetch(name: str, revision: str, variant: str) -> Path:
+    kind = f".{variant}*" if variant else "*"
+    weights = [f"*/*{kind}.safetensors", f"diffusion_pytorch_model{kind}.safetensors"]
+    other = [] if variant else ["*.fp16*", "*.bf16*", "*.non_ema*"]
     return snapshot(
         name,
         revision,
-        allow=["*.json", "*.txt", "*.model", weights],
-        ignore=skipped if variant else [*skipped, "*.fp16*", "*.non_ema*", "*.bf16*"],
+        allow=["*.json", "*.txt", "*.model", *weights],
+        ignore=[*(f"{part}/*" for part in UNUSED), *other],
     )
+
+
+def _bare(folder: Path) -> bool:
+    """Whether some model in the folder has a configuration but no weights."""
+    configs = (c.parent for c in (folder / "config.json", *folder.glob("*/config.json")))
+    return any((p / "config.json").is_file() and not any(p.glob("*.safetensors")) for p in configs)
 
 
 def snapshot(name: str, revision: str, allow: list[str], ignore: list[str]) -> Path:
