@@ -27,7 +27,7 @@ class ContrastiveConfig(Config):
     )
     weights: str = Field("", description="folder or hub id to start from; empty: none")
     revision: str = Field("", description="hub revision of `weights`")
-    side: int = Field(96, ge=32, le=1024, description="pixels per side that the network sees")
+    side: int = Field(80, ge=32, le=1024, description="pixels per side that the network sees")
     dim: int = Field(128, ge=8, le=4096, description="length of a ResNet's embedding")
     towers: Literal["shared", "separate"] = Field(
         "shared", description="one network for clear and anonymized images, or one each"

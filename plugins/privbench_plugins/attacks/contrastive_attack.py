@@ -164,7 +164,7 @@ def _adapt(
         for step in range(config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _shape(step, config.steps)
-            losses.append(_update(config, view.seed, step, towers, own, optimizer, half))
+            losses.append(update(config, view.seed, step, towers, own, optimizer, half))
             average.update()
             task.advance()
             if step + 1 in stops:
@@ -183,7 +183,7 @@ def _adapt(
     return history
 
 
-def _update(
+def update(
     config: ContrastiveConfig,
     seed: int,
     step: int,

@@ -57,7 +57,7 @@ def cross_photo(probes: Tensor, gallery: Tensor, subject: npt.NDArray[np.int64])
     others = member.sum(0)[None] - member
     person = (scores @ member) / others.clamp_min(1)
     true = person.gather(1, torch.from_numpy(column)[:, None])
-    rank = (person > true).sum(1) + 1
+    rank = (person >= true).sum(1)  # a tie counts against the probe
     n = len(subject)
     return Rank1(
         float((rank == 1).double().mean()),

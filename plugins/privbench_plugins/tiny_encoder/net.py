@@ -25,7 +25,7 @@ class NetConfig:
         dim: length of the embedding.
     """
 
-    side: int = 96
+    side: int = 80
     stem: int = 32
     widths: tuple[int, ...] = (64, 96, 128)
     depths: tuple[int, ...] = (2, 2, 1)

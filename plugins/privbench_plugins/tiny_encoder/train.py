@@ -117,10 +117,12 @@ def make_batch(images: Images, generator: Generator, side: int) -> Tensor:
             for share in (FIRST_VIEW, SECOND_VIEW)
         ]
     )
-    twice = np.concatenate([images, images])
-    edges = random_edges(twice, (kinds == 1).numpy(), generator)
-    pixels = torch.from_numpy(twice).permute(0, 3, 1, 2).float() / 255
-    warped = warp(torch.cat([pixels, edges], 1), generator, side)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    halves = []
+    for drawn in (kinds == 1).numpy().reshape(2, n):
+        edges = random_edges(images, drawn, generator)
+        halves.append(warp(torch.cat([pixels, edges], 1), generator, side))
+    warped = torch.cat(halves)
     return styles.views(warped[:, :3].clamp(0, 1), warped[:, 3:].clamp(0, 1), generator, kinds)
 
 
