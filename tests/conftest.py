@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the network fails 
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> Iterator[None]:
+def _two_threads() -> None:
     import torch
 
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    yield
 
 
 def write_faces(folder: Path, identities: int = 28, images: int = 4, size: int = 32) -> Path:

@@ -58,7 +58,9 @@ def test_make_targets_are_what_the_readme_says() -> None:
 def test_python_example_runs(tmp_path: Path) -> None:
     """The Python lines print an estimate."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "Estimate" in done.stdout
 

@@ -90,7 +90,7 @@ def test_settings_are_typed_and_checked() -> None:
     assert make_config(_spec(), {"steps": "20"}).model_dump() == {"steps": 20}
     with pytest.raises(ConfigError, match="Did you mean steps"):
         make_config(_spec(), {"step": "20"})
-    with pytest.raises(ConfigError, match="steps.*got 'many'"):
+    with pytest.raises(ConfigError, match=r"steps.*got 'many'"):
         make_config(_spec(), {"steps": "many"})
     with pytest.raises(ConfigError, match="greater than or equal to 1"):
         make_config(_spec(), {"steps": "0"})

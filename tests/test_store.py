@@ -73,7 +73,7 @@ def test_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left.*is kept"):
+    with pytest.raises(StoreError, match=r"No space left.*is kept"):
         store.write_part("k", 1, ARRAYS)
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "parts" / "k").iterdir()] == [kept]
