@@ -94,6 +94,7 @@ class RichBars:
 
     def __init__(self) -> None:
         from rich import progress as bars
+        from rich.console import Console
 
         self._bars = bars.Progress(
             bars.TextColumn("{task.description:<38}"),
@@ -101,6 +102,7 @@ class RichBars:
             bars.MofNCompleteColumn(),
             bars.TextColumn("{task.fields[rate]}"),
             bars.TimeRemainingColumn(),
+            console=Console(stderr=True),
         )
 
     def __enter__(self) -> RichBars:
