@@ -11,7 +11,7 @@ from privbench.progress import PlainLines, RichBars, Silent
 
 
 def test_plain_lines_tell_rate_and_time_left() -> None:
-    """A log gets a line now and then with done, total, rate and seconds left, and one at the end."""
+    """A log gets a line now and then with done, total, rate and time left, and one at the end."""
     now = [0.0]
     stream = io.StringIO()
     lines = PlainLines(stream, every=10, clock=lambda: now[0])
