@@ -1,0 +1,257 @@
+"""Measure ``tiny-faces``: the numbers of its model card, and a sheet of samples.
+
+    python -m privbench_plugins.tiny_faces.evaluate --model DIR --data DIR --sheet FILE.png
+
+prints JSON. The faces are those of the training renderer whose identities never trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..conditions import canny
+from .autoencoder import psnr, reconstruct
+from .export import load_autoencoder, load_pipelines
+from .faces import Faces, load_faces, split_faces
+
+Images = npt.NDArray[np.uint8]
+TOLERANCE: Final = 2
+DEFAULT_STEPS: Final = 10
+DEFAULT_GUIDANCE: Final = 1.0
+
+
+def sample(
+    pipeline: Any,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    edges: Images | None = None,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+) -> Images:
+    """Draw one image per caption and seed; with `edges` (N, H, W) the pipeline must be canny's.
+
+    Returns (N, 128, 128, 3) uint8.
+    """
+    blocks = []
+    for start in range(0, len(captions), 32):
+        part = slice(start, start + 32)
+        inputs: dict[str, Any] = {}
+        if edges is not None:
+            maps = torch.from_numpy(edges[part])[:, None].float() / 255
+            inputs["image"] = maps.expand(-1, 3, -1, -1)
+        result = pipeline(
+            list(captions[part]),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="np",
+            **inputs,
+        )
+        blocks.append((result.images * 255).round().astype(np.uint8))
+    return np.concatenate(blocks)
+
+
+def edge_agreement(found: Images, wanted: Images, tolerance: int = TOLERANCE) -> Any:
+    """(3,) mean precision, recall and F of edge maps, each (N, H, W), within `tolerance` px."""
+    size = 2 * tolerance + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    scores = []
+    for a, b in zip(found, wanted, strict=True):
+        precision = _share(a, cv2.dilate(b, disc))
+        recall = _share(b, cv2.dilate(a, disc))
+        total = precision + recall
+        scores.append((precision, recall, 2 * precision * recall / total if total else 0.0))
+    return np.mean(scores, 0)
+
+
+def _share(edges: Images, region: Images) -> float:
+    """Share of the pixels of `edges` that lie in `region`; of no pixels, all."""
+    count = int((edges > 0).sum())
+    return float(((edges > 0) & (region > 0)).sum() / count) if count else 1.0
+
+
+def detection_rate(images: Images) -> float | None:
+    """Share of images in which dlib's HOG detector finds a face; None without dlib."""
+    if find_spec("dlib") is None:
+        return None
+    import dlib
+
+    detector = dlib.get_frontal_face_detector()
+    # The detector's smallest face is 80 pixels: one doubling is what dlib itself advises.
+    return float(np.mean([len(detector(np.ascontiguousarray(x), 1)) > 0 for x in images]))
+
+
+def colour_distance(a: Images, b: Images) -> float:
+    """Mean absolute difference, in grey levels (0-255), after blurring away the lines."""
+    small = [
+        np.stack([cv2.resize(x, (8, 8), interpolation=cv2.INTER_AREA) for x in y]) for y in (a, b)
+    ]
+    return float(np.abs(small[0].astype(np.float64) - small[1]).mean())
+
+
+def pixel_distance(a: Images, b: Images) -> float:
+    """Mean absolute difference of pixels, in grey levels (0-255)."""
+    return float(np.abs(a.astype(np.float64) - b).mean())
+
+
+def measure(model: Path, unseen: Faces, count: int = 96) -> dict[str, Any]:
+    """Return the numbers of the card; `unseen` are faces whose identities never trained."""
+    rows = np.linspace(0, len(unseen) - 1, min(count, len(unseen))).astype(np.int64)
+    faces = unseen[rows]
+    n = len(faces)
+    edges = canny(faces.images)
+    base, pipeline = load_pipelines(model)
+    other = np.roll(np.arange(n), n // 2)
+    seeds = list(range(n))
+    first = sample(pipeline, faces.captions, seeds, edges)
+    second = sample(pipeline, faces.captions, [s + 10_000 for s in seeds], edges)
+    captions = [faces.captions[i] for i in other]
+    recaptioned = sample(pipeline, captions, seeds, edges)
+    free = sample(base, [""] * n, seeds, steps=25)
+    texts = sample(base, faces.captions, seeds, steps=25)
+    quality = psnr(faces.images, reconstruct(load_autoencoder(model), faces.images, _CPU))
+    return {
+        "faces": n,
+        "autoencoder_psnr_db": _round(quality.mean()),
+        "detected": {
+            "renders": detection_rate(faces.images),
+            "conditioned": detection_rate(first),
+            "caption_only": detection_rate(texts),
+            "unconditional": detection_rate(free),
+        },
+        "edges_precision_recall_f": {
+            "own": _round(edge_agreement(canny(first), edges)),
+            "another_face": _round(edge_agreement(canny(first), edges[other])),
+            "renders_another_face": _round(edge_agreement(edges, edges[other])),
+        },
+        "distance_pixels_colours": {
+            "other_seed": _distances(first, second),
+            "other_caption": _distances(first, recaptioned),
+            "source": _distances(first, faces.images),
+            "renders_of_two_people": _distances(faces.images, faces.images[other]),
+        },
+    }
+
+
+_CPU: Final = torch.device("cpu")
+
+
+def _distances(a: Images, b: Images) -> list[float]:
+    return [_round(pixel_distance(a, b)), _round(colour_distance(a, b))]
+
+
+def _round(value: Any) -> Any:
+    return np.round(value, 3).tolist()
+
+
+def scheduler_variants(pipeline: Any) -> dict[str, Any]:
+    """Samplers to compare, all on the training schedule."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    config = pipeline.scheduler.config
+    return {
+        "ddim": DDIMScheduler.from_config(config),
+        "dpmpp": DPMSolverMultistepScheduler.from_config(config, final_sigmas_type="zero"),
+        "unipc": UniPCMultistepScheduler.from_config(config, final_sigmas_type="zero"),
+    }
+
+
+def compare_settings(
+    model: Path,
+    unseen: Faces,
+    steps: Sequence[int] = (8, 10, 15, 20),
+    guidances: Sequence[float] = (1.0, 2.0),
+    count: int = 32,
+    dtype: torch.dtype = torch.bfloat16,
+    report: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Speed, edge agreement and detector rate of each sampler, step count and guidance."""
+    rows = np.linspace(0, len(unseen) - 1, min(count, len(unseen))).astype(np.int64)
+    faces = unseen[rows]
+    edges = canny(faces.images)
+    _, pipeline = load_pipelines(model, dtype)
+    variants = scheduler_variants(pipeline)
+    results = []
+    for name, scheduler in variants.items():
+        pipeline.scheduler = scheduler
+        for guidance in guidances:
+            for number in steps:
+                start, busy = time.perf_counter(), time.process_time()
+                images = sample(
+                    pipeline, faces.captions, range(len(faces)), edges, number, guidance
+                )
+                seconds = time.perf_counter() - start
+                row = {
+                    "scheduler": name,
+                    "steps": number,
+                    "guidance": guidance,
+                    "images_per_s": _round(len(faces) / seconds),
+                    "images_per_cpu_s": _round(len(faces) / (time.process_time() - busy)),
+                    "edge_f": _round(edge_agreement(canny(images), edges)[2]),
+                    "detected": detection_rate(images),
+                }
+                results.append(row)
+                report(json.dumps(row))
+    return results
+
+
+def sheet(model: Path, unseen: Faces, columns: int = 10) -> Images:
+    """Rows: source, edges, seed 0, seed 1, another caption, caption alone, nothing."""
+    rows = np.linspace(0, len(unseen) - 1, columns).astype(np.int64)
+    faces = unseen[rows]
+    edges = canny(faces.images)
+    base, pipeline = load_pipelines(model)
+    other = [faces.captions[i] for i in np.roll(np.arange(columns), 1)]
+    zeros, ones = [0] * columns, [1] * columns
+    bands = [
+        faces.images,
+        np.repeat(edges[..., None], 3, -1),
+        sample(pipeline, faces.captions, zeros, edges),
+        sample(pipeline, faces.captions, ones, edges),
+        sample(pipeline, other, zeros, edges),
+        sample(base, faces.captions, range(columns), steps=25, guidance=2.0),
+        sample(base, [""] * columns, range(columns), steps=25),
+    ]
+    return np.concatenate([np.concatenate(list(band), 1) for band in bands], 0)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the numbers as JSON and write the sheet."""
+    parser = argparse.ArgumentParser(
+        prog="python -m privbench_plugins.tiny_faces.evaluate", description=__doc__
+    )
+    assets = Path(__file__).resolve().parents[1] / "assets"
+    add = parser.add_argument
+    add("--model", type=Path, default=assets, help="folder of the two model folders")
+    add("--data", type=Path, required=True, help="folder of the rendered shards")
+    add("--sheet", type=Path, help="write the sheet of samples to this PNG")
+    add("--held-out", type=int, default=20, help="one identity in this many is unseen")
+    add("--count", type=int, default=96, help="unseen faces to measure on")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add("--compare", action="store_true", help="compare samplers instead")
+    arguments = parser.parse_args(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    _, unseen = split_faces(load_faces(arguments.data), arguments.held_out)
+    if arguments.sheet:
+        image = sheet(arguments.model, unseen)
+        cv2.imwrite(str(arguments.sheet), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    elif arguments.compare:
+        compare_settings(arguments.model, unseen)
+    else:
+        print(json.dumps(measure(arguments.model, unseen, arguments.count), indent=1))
+
+
+if __name__ == "__main__":
+    main()
