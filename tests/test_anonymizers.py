@@ -372,11 +372,11 @@ def plain(
     xl = "XL" in json.loads((folders[0] / "model_index.json").read_text())["_class_name"]
     parts: dict[str, Any] = {}
     if maps is not None:
-        parts["controlnet"] = ControlNetModel.from_pretrained(folders[1])
+        parts["controlnet"] = ControlNetModel.from_pretrained(folders[1], torch_dtype=torch.float32)
         kind = StableDiffusionXLControlNetPipeline if xl else StableDiffusionControlNetPipeline
     else:
         kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    pipe = kind.from_pretrained(folders[0], **parts)
+    pipe = kind.from_pretrained(folders[0], torch_dtype=torch.float32, **parts)
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
@@ -470,13 +470,15 @@ def weights(plugin: str, folders: Folders, **options: Any) -> dict[str, str]:
 def test_weights_name_every_file_that_is_used(copy: Folders) -> None:
     """Configurations, vocabularies and weights; neither notes nor unused variants."""
     (copy[0] / "README.md").write_text("notes")
+    for folder in (*copy, copy[0] / "unet"):
+        (folder / "provenance.json").write_text("{}")
     shutil.copy(
         copy[1] / "diffusion_pytorch_model.safetensors",
         copy[1] / "diffusion_pytorch_model.fp16.safetensors",
     )
     found = weights("controlnet-canny", copy)
     expected = {f"model/{p.relative_to(copy[0])}" for p in copy[0].rglob("*") if p.is_file()}
-    expected -= {"model/README.md"}
+    expected -= {"model/README.md", "model/provenance.json", "model/unet/provenance.json"}
     expected |= {"controlnet/config.json", "controlnet/diffusion_pytorch_model.safetensors"}
     assert set(found) == expected
     assert set(weights("ldm-unconditional", copy)) < expected
@@ -819,3 +821,52 @@ def test_bad_settings_are_refused(plugin: str, options: dict[str, Any], message:
     """Unknown names and values out of range never reach a model."""
     with pytest.raises(ValidationError, match=message):
         SPECS[plugin].config(**options)
+
+
+# --- the embedded model ------------------------------------------------------------------------
+
+
+EMBEDDED = (models.ASSETS / "tiny-faces", models.ASSETS / "tiny-faces-canny")
+
+
+@pytest.mark.parametrize("plugin", LATENT)
+def test_defaults_are_the_embedded_model(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any setting: found, hashed, loaded without a connection, and of 128 pixels."""
+    spec = SPECS[plugin]
+    assert spec.weights
+    config = spec.config(**spec.smoke)
+    names = set(spec.weights(config))
+    assert "model/unet/diffusion_pytorch_model.safetensors" in names
+    assert any(name.startswith("controlnet/") for name in names) == (plugin == "controlnet-canny")
+    assert not [name for name in names if "provenance" in name or name.endswith(".md")]
+    with no_network(monkeypatch):
+        made = spec.build(config)
+    assert (made.resolution, made.batch_size) == (128, 2)
+
+
+def test_embedded_release_equals_the_plain_pipelines() -> None:
+    """The embedded model at its default guidance: the ordinary pipeline's numbers."""
+    pixels, seeds = sources(2, side=128), [7, 8]
+    guidance = ldm.ControlNetCannyConfig().guidance_scale
+    maps = edges(pixels)
+    expected = plain(EMBEDDED, seeds, maps, num_inference_steps=3, guidance_scale=guidance)
+    made = build("controlnet-canny", EMBEDDED, steps=3)
+    torch.testing.assert_close(run(made, pixels, seeds), expected, atol=1e-3, rtol=0)
+
+
+def test_embedded_model_draws_from_edges_seed_and_prompt() -> None:
+    """Each of the three changes the picture; the same three repeat it."""
+    made = build("controlnet-canny", EMBEDDED, steps=4)
+    pixels = sources(2, side=128)
+    first = run(made, pixels, [1, 2])
+    other_prompt = build(
+        "controlnet-canny", EMBEDDED, steps=4, prompt="an older man with glasses and a beard"
+    )
+    for other in (
+        run(made, sources(2, side=128, seed=1), [1, 2]),
+        run(made, pixels, [3, 4]),
+        run(other_prompt, pixels, [1, 2]),
+    ):
+        assert (other - first).abs().mean() > GREY_LEVEL
+    assert torch.equal(run(made, pixels, [1, 2]), first)
+    assert first.std() > 0.05

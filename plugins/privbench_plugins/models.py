@@ -213,6 +213,10 @@ def tensor_names(path: Path) -> frozenset[str]:
 
 
 def _small_files(folder: Path) -> Iterator[Path]:
+    """The configuration of a model; everything that a tokenizer or a scheduler holds."""
+    if (folder / "config.json").is_file() and not folder.name.startswith("tokenizer"):
+        yield folder / "config.json"
+        return
     for file in folder.iterdir():
         if file.suffix in _SMALL and ".safetensors.index" not in file.name:
             yield file

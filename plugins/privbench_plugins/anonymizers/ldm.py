@@ -156,7 +156,7 @@ def controlnet_weights(config: ControlNetCannyConfig) -> Mapping[str, str]:
 
 
 _SMOKE: Mapping[str, object] = {"steps": 2, "batch_size": 2}
-_LICENCE = "tiny-faces: Apache-2.0; any other model brings its own"
+_LICENCE = "tiny-faces: CC0-1.0; any other model brings its own"
 
 SPECS: tuple[PluginSpec, ...] = (
     PluginSpec(
