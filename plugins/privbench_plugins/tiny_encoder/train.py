@@ -30,6 +30,7 @@ from privbench_plugins.attacks.losses import contrastive_loss, margin_softmax
 from privbench_plugins.conditions import CANNY_HIGH, CANNY_LOW, canny
 from privbench_plugins.tiny_encoder import evaluate, styles
 from privbench_plugins.tiny_encoder.augment import warp
+from privbench_plugins.tiny_encoder.card import write_card
 from privbench_plugins.tiny_encoder.ema import Ema
 from privbench_plugins.tiny_encoder.net import TinyEncoder, save
 
@@ -254,6 +255,7 @@ def release(training: Training, images: Images, subjects: Subjects) -> dict[str,
         facts["held_out"] = {name: asdict(result) for name, result in results.items()}
     text = json.dumps(facts, indent=2)
     (args.out / "provenance.json").write_text(text + "\n", encoding="utf-8")
+    write_card(args.out, sum(p.numel() for p in training.model.parameters()))
     return facts
 
 
