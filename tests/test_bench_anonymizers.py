@@ -21,10 +21,11 @@ from privbench_plugins.anonymizers.ldm import ControlNetCannyConfig, build_contr
 from privbench_plugins.conditions import canny
 
 BAR = 2.5
-ROUNDS = 3
-PLAIN = 4
+ROUNDS = 2
+PLAIN = 2
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.benchmark(group="anonymizers")
 @pytest.mark.parametrize("guidance", [1.0, None], ids=["no guidance", "default guidance"])
 def test_controlnet_canny_beats_the_plain_loop(
