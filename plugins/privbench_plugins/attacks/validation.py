@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,13 +32,15 @@ def quality(scores: Tensor, column: Tensor, fusion: Fusion) -> Quality:
 
     A probe's own source is taken out of the gallery; people whom that leaves without a
     reference do not exist for that probe, and probes without a person do not count. A tie
-    counts half.
+    counts half. Scores that are not finite, of a training that diverged, are worst.
 
     Args:
         scores: (N, N); row i is the anonymized, column j the clear photo.
         column: (N,) int64 person 0..S-1 of each photo.
         fusion: how scores against several references combine.
     """
+    if not bool(scores.isfinite().all()):
+        return Quality(0.0, math.log(int(column.max()) + 1), 0.0)
     itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     ranks = _ranks(person_scores(scores.masked_fill(itself, float("nan")), column, fusion), column)
     precision = _average_precision(scores.masked_fill(itself, float("-inf")), column)
