@@ -120,12 +120,15 @@ def measure(model: Path, unseen: Faces, count: int = 96) -> dict[str, Any]:
     recaptioned = sample(pipeline, captions, seeds, edges)
     free = sample(base, [""] * n, seeds, steps=25)
     texts = sample(base, faces.captions, seeds, steps=25)
-    quality = psnr(faces.images, reconstruct(load_autoencoder(model), faces.images, _CPU))
+    bare = [sample(pipeline, [""] * n, [s + k for s in seeds], edges) for k in (0, 10_000)]
+    decoded = reconstruct(load_autoencoder(model), faces.images, _CPU)
+    quality = psnr(faces.images, decoded)
     return {
         "faces": n,
         "autoencoder_psnr_db": _round(quality.mean()),
         "detected": {
             "renders": detection_rate(faces.images),
+            "reconstructed": detection_rate(decoded),
             "conditioned": detection_rate(first),
             "caption_only": detection_rate(texts),
             "unconditional": detection_rate(free),
@@ -133,10 +136,12 @@ def measure(model: Path, unseen: Faces, count: int = 96) -> dict[str, Any]:
         "edges_precision_recall_f": {
             "own": _round(edge_agreement(canny(first), edges)),
             "another_face": _round(edge_agreement(canny(first), edges[other])),
+            "reconstructed": _round(edge_agreement(canny(decoded), edges)),
             "renders_another_face": _round(edge_agreement(edges, edges[other])),
         },
         "distance_pixels_colours": {
             "other_seed": _distances(first, second),
+            "other_seed_no_caption": _distances(*bare),
             "other_caption": _distances(first, recaptioned),
             "source": _distances(first, faces.images),
             "renders_of_two_people": _distances(faces.images, faces.images[other]),

@@ -30,6 +30,11 @@ class Faces:
         return Faces(self.images[rows], self.subjects[rows], captions)
 
 
+def shard_count(folder: Path) -> int:
+    """Return how many shards of `folder` are complete by now."""
+    return len(list(folder.glob("*.jsonl")))
+
+
 def load_faces(folder: Path) -> Faces:
     """Read the shards of `folder` that are complete by now: those whose JSON lines exist."""
     images: list[npt.NDArray[np.uint8]] = []

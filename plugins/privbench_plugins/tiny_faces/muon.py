@@ -1,7 +1,7 @@
 """Muon: momentum whose update is made orthogonal, for the weights of layers.
 
-A net this small sees few samples in an hour of CPU time; per sample Muon learns clearly
-more than Adam here, and its matrix products cost a few per cent of a step.
+An hour of CPU time is few samples: what counts is how much a net learns from each, and the
+matrix products of Muon cost only a few per cent of a step.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ device the same command trains there, in bfloat16 as on the CPU.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from dataclasses import asdict
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from ..synthfaces import RENDERER_VERSION
 from . import TRAINER_VERSION
 from .autoencoder import AutoencoderSettings, psnr, reconstruct, train_autoencoder
 from .checkpoints import Progress
@@ -36,7 +36,7 @@ from .export import (
     save_tokenizer,
     write_provenance,
 )
-from .faces import Faces, load_faces, split_faces
+from .faces import Faces, load_faces, shard_count, split_faces
 from .models import (
     COMMON_CAPTIONS,
     new_autoencoder,
@@ -86,6 +86,7 @@ class Trainer:
         self.workers = workers
         self.out: Path = arguments.out
         self.device = torch.device(arguments.device)
+        self.shards = shard_count(arguments.data)
         self.faces, self.unseen = self._load()
 
     def autoencoder(self) -> None:
@@ -163,7 +164,10 @@ class Trainer:
         return split_faces(load_faces(self.arguments.data), self.arguments.held_out)
 
     def _reload(self) -> Faces:
-        self.faces, self.unseen = self._load()
+        count = shard_count(self.arguments.data)
+        if count != self.shards:
+            self.shards = count
+            self.faces, self.unseen = self._load()
         return self.faces
 
     def _checkpoints(self, stage: str) -> Path:
@@ -209,9 +213,12 @@ class Trainer:
         write_provenance(self.out, runs, self._data())
 
     def _data(self) -> dict[str, Any]:
-        info = self.arguments.data / "info.json"
-        described = json.loads(info.read_text()) if info.exists() else {}
-        return {"trainer_version": TRAINER_VERSION, "renders": described}
+        return {
+            "trainer_version": TRAINER_VERSION,
+            "renderer_version": RENDERER_VERSION,
+            "shards": self.shards,
+            "held_out": f"one identity in {self.arguments.held_out}",
+        }
 
 
 def _say(text: str) -> None:
