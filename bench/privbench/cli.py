@@ -243,8 +243,8 @@ def _complain(text: str) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    # A pipe has no width of its own; the tables fit in 110 columns.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    # A pipe has no width of its own; the tables fit in 120 columns.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def _table(*columns: str) -> Any:

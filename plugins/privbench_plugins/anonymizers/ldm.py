@@ -38,7 +38,7 @@ class LdmConfig(Config):
     )
     steps: int = Field(default=10, ge=1, le=1000, description="Denoising steps. SD 1.5: 20 to 50.")
     guidance_scale: float = Field(
-        default=1.5,
+        default=1.0,
         ge=0,
         le=100,
         description="Classifier-free guidance; up to 1 it is off, at half the cost. SD 1.5: 7.5.",

@@ -102,7 +102,7 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor, spectrum: fl
     lines outweigh them; the differences keep edges in place; the spectrum asks for the right
     amount of fine texture, wherever it is. Pixels and differences count more in the face.
     """
-    weight = face_weight(*output.shape[-2:], output.device)
+    weight = face_weight(output.shape[-2], output.shape[-1], output.device)
     error = output - target
     loss = (weight * error.abs()).mean()
     loss = loss + 2 * F.avg_pool2d(error, 8).abs().mean()
