@@ -49,3 +49,14 @@ def write_faces(folder: Path, identities: int = 28, images: int = 4, size: int =
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 28 people x 4 images of 32 px, enough for the `smoke` protocol."""
     return write_faces(tmp_path_factory.mktemp("faces"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what each benchmark found beside its times: ratios from the same run."""
+    session = getattr(config, "_benchmarksession", None)
+    for bench in session.benchmarks if session else ():
+        if bench.extra_info:
+            facts = ", ".join(f"{k} {v}" for k, v in bench.extra_info.items())
+            terminalreporter.write_line(f"{bench.name}: {facts}")
