@@ -15,7 +15,6 @@ from privbench.errors import PluginError
 from privbench.registry import load_registry
 from privbench.spec import Config, NoConfig, PluginSpec, Tags
 from privbench.types import ImageBatch, ImageSet
-from privbench_plugins.models import embedded
 
 Run = Callable[[ImageBatch, Sequence[int]], Any]
 
@@ -25,13 +24,7 @@ BUILT_IN = [r.spec for r in load_registry().of_kind("anonymizer") if not r.unava
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            id=f"{spec.id}-{check.__name__}",
-            marks=pytest.mark.skipif(
-                spec.weights is not None and not embedded(), reason="no embedded model is built"
-            ),
-        )
+        pytest.param(check, id=f"{spec.id}-{check.__name__}")
         for spec in BUILT_IN
         for check in kit.anonymizer_checks(spec)
     ],
