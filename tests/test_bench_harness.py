@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from privbench.api import make_study, plan_study
@@ -55,12 +56,13 @@ def test_harness_overhead(benchmark: Any, tmp_path: Path) -> None:
     assert ratio <= 1 + MAX_OVERHEAD
 
 
-def test_start_of_help(benchmark: Any) -> None:
-    """`privbench --help` as a whole process."""
+@pytest.mark.parametrize("words", ["--help", "list"])
+def test_start(benchmark: Any, words: str) -> None:
+    """`privbench --help` and `privbench list` as whole processes."""
 
     def start() -> None:
         subprocess.run(
-            [sys.executable, "-m", "privbench.cli", "--help"], capture_output=True, check=True
+            [sys.executable, "-m", "privbench.cli", words], capture_output=True, check=True
         )
 
     benchmark.pedantic(start, rounds=5, warmup_rounds=1)
