@@ -14,6 +14,13 @@ from privbench.types import ImageBatch
 from privbench_plugins.anonymizers._ldm.denoise import denoise, noise
 from privbench_plugins.anonymizers._ldm.guides import Guide
 from privbench_plugins.anonymizers._ldm.loading import DTYPES, Diffuser
+from privbench_plugins.anonymizers._ldm.memory import Fit, in_pieces
+
+DECODED_PIXELS = 2**22
+"""Pixels that the autoencoder decodes at once: 4 images of 1024, 16 of 512, 256 of 128.
+
+Its activations at full size, not the UNet's, are what a large batch runs out of memory on.
+"""
 
 
 class LatentAnonymizer:
@@ -33,6 +40,8 @@ class LatentAnonymizer:
         guidance_scale: float,
         dtype: str,
         batch_size: int,
+        denoised: Fit | None = None,
+        decoded: Fit | None = None,
     ) -> None:
         self._model, self._guide = model, guide
         self._settings: dict[str, Any] = {
@@ -41,11 +50,14 @@ class LatentAnonymizer:
             "dtype": dtype,
         }
         self._batch_size = batch_size
+        self._denoised = denoised or Fit(batch_size)
+        slices = max(1, DECODED_PIXELS // model.resolution**2)
+        self._decoded = decoded or Fit(min(slices, batch_size))
 
     @property
     def batch_size(self) -> int:
-        """Images denoised at once; smaller than asked for once memory has run out."""
-        return self._batch_size
+        """Images denoised at once here; smaller than asked for once memory has run out."""
+        return self._denoised.on(self.device)
 
     @property
     def resolution(self) -> int:
@@ -71,6 +83,8 @@ class LatentAnonymizer:
             self._guide.to(place, dtype),
             **self._settings,
             batch_size=self._batch_size,
+            denoised=self._denoised,
+            decoded=self._decoded,
         )
 
     def condition(self, batch: ImageBatch) -> Tensor | None:
@@ -98,35 +112,20 @@ class LatentAnonymizer:
         """
         if len(seeds) != len(batch):
             raise ValueError(f"Expected {len(batch)} seeds, one per image. Got {len(seeds)}.")
-        made: list[Tensor] = []
-        start = 0
-        while start < len(batch):
-            size = self._batch_size
+        if not len(batch):
+            return batch.pixels.clone()
+
+        def samples(start: int, size: int) -> Tensor:
             part = slice(start, start + size)
-            samples = self._attempt(batch.pixels[part], seeds[part], size)
-            if samples is None:
-                self._halve(size)
-            else:
-                made.append(samples)
-                start += size
-        return torch.cat(made) if made else batch.pixels.clone()
+            return self._samples(batch.pixels[part], seeds[part], size)
 
-    def _attempt(self, pixels: Tensor, seeds: Sequence[int], size: int) -> Tensor | None:
-        """`_samples`, or None where device memory runs out (and is free again on return)."""
         try:
-            return self._samples(pixels, seeds, size)
-        except torch.OutOfMemoryError:
-            return None
-
-    def _halve(self, size: int) -> None:
-        if size == 1:
+            return in_pieces(len(batch), self._denoised, self.device, samples)
+        except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"One image of {self.resolution} pixels does not fit into the memory of "
                 f"{self.device}. Lower resolution=, or set dtype=float16."
-            )
-        self._batch_size = size // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            ) from error
 
     def _samples(self, pixels: Tensor, seeds: Sequence[int], size: int) -> Tensor:
         """(n, 3, H, W) samples for n <= size images, computed at exactly `size` rows."""
@@ -144,7 +143,17 @@ class LatentAnonymizer:
             self._guide.steer(self._fit(pixels[rows]), text.guided),
             generators,
         )
-        return resize(model.decode(latents)[:n], height, width)
+        return resize(self._decode(latents)[:n], height, width)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Pixels of latents, in slices of one shape (the last one padded, like a batch)."""
+        total = len(latents)
+
+        def pixels(start: int, size: int) -> Tensor:
+            rows = torch.arange(start, start + min(size, total)).clamp_(max=total - 1)
+            return self._model.decode(latents[rows.to(latents.device)])[: total - start]
+
+        return in_pieces(total, self._decoded, self.device, pixels)
 
     def _fit(self, pixels: Tensor) -> Tensor:
         return resize(pixels.to(self.device), self.resolution, self.resolution)

@@ -75,9 +75,13 @@ class Diffuser:
         return pixels.float().div(2).add_(0.5).clamp_(0, 1)  # type: ignore[no-any-return]
 
     def _vae_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """float32 where the autoencoder overflows in float16 (SDXL's)."""
+        """float32 where the autoencoder overflows in float16: SDXL's, as its pipelines do.
+
+        Stable Diffusion 1.x has no `force_upcast`; diffusers fills in True and never reads it.
+        """
+        xl = bool(self.text.added)
         upcast = dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False)
-        return torch.float32 if upcast else dtype
+        return torch.float32 if upcast and xl else dtype
 
 
 def settle(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
