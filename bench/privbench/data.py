@@ -11,11 +11,14 @@ import torch
 
 from privbench.errors import ConfigError, DataError, did_you_mean
 from privbench.keys import canonical_json, digest_bytes
-from privbench.types import ImageSet, Ints
+from privbench.types import ImageSet, Ints, Labels
 
 
 class Dataset(Protocol):
     """Labelled face images, decoded on demand.
+
+    A data set may also have `attributes`, a mapping from a name (`hair`) to (N,) labels ("" where
+    unknown) of what the images show; utility metrics measure how well they are kept.
 
     Attributes:
         name: for the record.
@@ -215,7 +218,24 @@ def _balanced(people: Ints, population: np.ndarray, rng: np.random.Generator) ->
 
 def load_part(data: Dataset, rows: Ints) -> ImageSet:
     """Decode one part."""
-    return ImageSet(data.pixels(rows), data.subject[rows], tuple(data.keys[i] for i in rows))
+    keys = tuple(data.keys[i] for i in rows)
+    labels = {name: values[rows] for name, values in attributes_of(data).items()}
+    return ImageSet(data.pixels(rows), data.subject[rows], keys, labels)
+
+
+def attributes_of(data: Dataset) -> Mapping[str, Labels]:
+    """What the images show, by name; empty where a data set has no such labels."""
+    found: Mapping[str, Labels] = getattr(data, "attributes", {})
+    return found
+
+
+def attributes_digest(data: Dataset, rows: Ints) -> str:
+    """SHA-256 of the attributes of one part; "" where there are none.
+
+    Apart from `part_digest`, so that a relabelled data set needs no new release.
+    """
+    labels = {name: values[rows].tolist() for name, values in attributes_of(data).items()}
+    return digest_bytes([canonical_json(labels).encode()]) if labels else ""
 
 
 def part_digest(data: Dataset, rows: Ints) -> str:

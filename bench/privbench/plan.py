@@ -10,7 +10,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from privbench.data import Dataset, Preset, Split, get_preset, part_digest, split, trials
+from privbench.data import (
+    Dataset,
+    Preset,
+    Split,
+    attributes_digest,
+    get_preset,
+    part_digest,
+    split,
+    trials,
+)
 from privbench.errors import ConfigError, did_you_mean
 from privbench.keys import code_digest, key
 from privbench.registry import Registered, Registry, make_config
@@ -36,7 +45,7 @@ class Study(BaseModel):
     """What to run: every anonymizer under every attack.
 
     Attributes:
-        metrics: all installed ones when empty.
+        metrics: all that can run here and are tagged `default`, when empty.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
     """
 
@@ -221,15 +230,20 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
         raise ConfigError("A study needs at least one anonymizer and one attack.")
     preset = get_preset(study.protocol)
     data_plugin = resolve(registry, "dataset", study.dataset)
-    chosen = study.metrics or tuple(Choice(id=m.spec.id) for m in registry.of_kind("metric"))
+    chosen = study.metrics or tuple(
+        Choice(id=m.spec.id)
+        for m in registry.of_kind("metric")
+        if m.spec.tags.default and not m.unavailable
+    )
     metrics = {c.id: resolve(registry, "metric", c) for c in chosen}
     anonymizers = [resolve(registry, "anonymizer", c) for c in study.anonymizers]
     attacks = [resolve(registry, "attack", c) for c in study.attacks]
     data: Dataset = data_plugin.registered.spec.build(data_plugin.config)
     parts = split(data, preset)
     digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
+    labels = {name: attributes_digest(data, rows) for name, rows in parts.parts().items()}
     cells = tuple(
-        _cell(study, preset, digests, metrics, anonymizer, attack, device_type)
+        _cell(study, preset, digests, labels, metrics, anonymizer, attack, device_type)
         for anonymizer in anonymizers
         for attack in attacks
     )
@@ -240,6 +254,7 @@ def _cell(
     study: Study,
     preset: Preset,
     digests: Mapping[str, str],
+    labels: Mapping[str, str],
     metrics: Mapping[str, Resolved],
     anonymizer: Resolved,
     attack: Resolved,
@@ -285,8 +300,15 @@ def _cell(
             )
         else:
             label = f"{name} of {anonymizer.id}"
+            seen = ("probes", tags.fit_on) if tags.fit_on else ("probes",)
             utility[name] = _step(
-                "rows", name, label, plugin=metric.ref(), anonymize=anonymize["probes"].key
+                "rows",
+                name,
+                label,
+                plugin=metric.ref(),
+                anonymize=anonymize["probes"].key,
+                fit=digests.get(tags.fit_on or "", ""),
+                labels={part: labels.get(part, "") for part in seen},
             )
     record = _step(
         "record",

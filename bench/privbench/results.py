@@ -56,9 +56,10 @@ def estimates_of(
     plugin = cast(Metric, session.build(metric))
     done = store.find(step.stage, step.plugin, step.key)
     if done is None:
+        fitted = session.fitted_metric(metric)
         with blame(metric, "computing rows"):
             names = tuple(
-                store.write_part(step.key, i, {"rows": np.asarray(plugin.rows(e), np.float64)})
+                store.write_part(step.key, i, {"rows": np.asarray(fitted.rows(e), np.float64)})
                 for i, e in enumerate(evidence.values())
             )
         done = store.commit(step.stage, step.plugin, step.key, step.inputs, names, {})

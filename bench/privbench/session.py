@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -14,7 +14,7 @@ from privbench.errors import PluginError, PrivbenchError
 from privbench.plan import Plan, Resolved
 from privbench.progress import Reporter
 from privbench.store import Store
-from privbench.types import ImageSet
+from privbench.types import FittableMetric, ImageSet, Metric
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Session:
     reporter: Reporter
     _built: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, ImageSet] = field(default_factory=dict)
+    _fitted: dict[str, Metric] = field(default_factory=dict)
 
     def build(self, plugin: Resolved) -> Any:
         """The plugin object, built once and moved to the device if it knows how."""
@@ -37,6 +38,26 @@ class Session:
                 mover = getattr(made, "to", None)
                 self._built[name] = mover(self.device) if mover else made
         return self._built[name]
+
+    def fitted_metric(self, metric: Resolved) -> Metric:
+        """The metric, fitted on background images where its tag says so; once for all cells.
+
+        Raises:
+            PluginError: it is tagged for fitting and cannot, or for data it must not see.
+        """
+        made, on = self.build(metric), metric.registered.spec.tags.fit_on
+        if on is None:
+            return cast(Metric, made)
+        if on != "background" or not isinstance(made, FittableMetric):
+            raise PluginError(
+                f"The metric {metric.id} is tagged fit_on={on!r}; a metric may be fitted on "
+                "'background' only, and then needs a method `fit`."
+            )
+        name = f"{metric.id}/{metric.config!r}"
+        if name not in self._fitted:
+            with blame(metric, f"fitting on {on}"):
+                self._fitted[name] = made.fit(self.part(on))
+        return self._fitted[name]
 
     def part(self, name: str) -> ImageSet:
         """A part of the split, decoded once."""

@@ -42,10 +42,13 @@ class Tags:
         control: `positive` (privacy should be absent), `negative` (the attack should be at
             chance), or None.
         stochastic: output depends on the seed.
-        fit_on: data that `fit` must see before use, or None.
+        fit_on: data that `fit` must see before use, or None. An anonymizer may ask for either,
+            a metric for `background`.
         knowledge: an attack's threat model; None for other kinds.
         evidence: what a metric measures: an attack's `identification` of probes, or the
             `release` beside its sources; None for other kinds.
+        default: a metric that runs where a study names none. False for one that needs a file
+            of the user's, or is slow.
     """
 
     control: Literal["positive", "negative"] | None = None
@@ -53,6 +56,7 @@ class Tags:
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None
     evidence: Literal["identification", "release"] | None = None
+    default: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from privbench.progress import Reporter
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Labels = NDArray[np.str_]
 
 UNKNOWN = -1
 """Subject of an image whose identity the reader may not know."""
@@ -50,11 +51,14 @@ class ImageSet:
         pixels: (N, 3, H, W) uint8 RGB on the CPU.
         subject: (N,) int64, `UNKNOWN` where withheld.
         keys: N distinct sample ids.
+        attributes: what the pictures show, e.g. `hair`, to (N,) labels; "" where unknown.
+            Empty where the data set has none. Only metrics read them.
     """
 
     pixels: torch.Tensor
     subject: Ints
     keys: tuple[str, ...]
+    attributes: Mapping[str, Labels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.keys)
@@ -67,6 +71,9 @@ class ImageSet:
             raise DataError(f"subject must have shape ({n},); got {self.subject.shape}.")
         if len(set(self.keys)) != n:
             raise DataError("Sample ids must be distinct.")
+        for name, labels in self.attributes.items():
+            if labels.shape != (n,):
+                raise DataError(f"Attribute {name!r} must have shape ({n},); got {labels.shape}.")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,6 +85,7 @@ class ImageSet:
             self.pixels[torch.from_numpy(rows)],
             self.subject[rows],
             tuple(self.keys[i] for i in rows),
+            {name: labels[rows] for name, labels in self.attributes.items()},
         )
 
     def floats(
@@ -227,7 +235,10 @@ class Identification:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Release:
-    """Evidence for utility metrics: sources and what was released for them, row by row."""
+    """Evidence for utility metrics: sources and what was released for them, row by row.
+
+    What the sources show is in `source.attributes`; data sets without labels leave it empty.
+    """
 
     source: ImageSet
     released: ImageSet
@@ -257,7 +268,8 @@ class Output:
 class Metric(Protocol):
     """Rows first, numbers later: rows are an artefact, so intervals need no second run.
 
-    `Tags.evidence` of its spec says which evidence it takes.
+    `Tags.evidence` of its spec says which evidence it takes. A metric that does not apply to
+    the evidence (no labels, say) has no outputs and rows of width 0: it is left blank.
     """
 
     def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
@@ -269,7 +281,11 @@ class Metric(Protocol):
         ...
 
     def rows(self, evidence: Evidence) -> Floats:
-        """(N, D) float64; row i from sample i alone."""
+        """(N, D) float64; row i from sample i alone.
+
+        What is learnt from the other samples (a cross-fitted classifier) or compared with
+        them (a mismatched baseline) is part of the row: intervals hold it fixed.
+        """
         ...
 
     def reduce(self, rows: Floats, weights: Floats) -> Floats:
@@ -282,6 +298,18 @@ class Metric(Protocol):
 
         Returns:
             (R, M); NaN where a resample leaves a number undefined.
+        """
+        ...
+
+
+@runtime_checkable
+class FittableMetric(Protocol):
+    """A metric that must learn from background images first (`Tags.fit_on="background"`)."""
+
+    def fit(self, reference: ImageSet) -> Metric:
+        """Return a new, fitted metric; `self` is unchanged.
+
+        Only `rows` may need what was learnt: stored rows are reduced again without it.
         """
         ...
 

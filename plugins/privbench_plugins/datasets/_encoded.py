@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from privbench.errors import DataError
 from privbench.keys import canonical_json, digest_bytes
-from privbench.types import Ints
+from privbench.types import Ints, Labels
 
 COLUMNS = ("key", "subject", "population", "image")
 
@@ -31,6 +31,7 @@ class EncodedFaces:
     licence: str
     encoded: Sequence[bytes] = field(repr=False)
     digest: str
+    attributes: Mapping[str, Labels] = field(default_factory=dict)
 
     def pixels(self, index: Ints) -> torch.Tensor:
         """(n, 3, H, W) uint8 RGB.
@@ -60,8 +61,16 @@ class EncodedFaces:
             ) from error
 
 
-def read_parquet(name: str, folder: Path, licence: str) -> EncodedFaces:
+def read_parquet(
+    name: str, folder: Path, licence: str, attributes: Sequence[str] = ()
+) -> EncodedFaces:
     """Read every Parquet file of a folder, in name order.
+
+    Args:
+        name: of the data set.
+        folder: holds the files.
+        licence: of the images.
+        attributes: columns of labels to read, where every file has them.
 
     Raises:
         DataError: no file, a file that is no Parquet, missing columns, repeated sample ids.
@@ -70,9 +79,10 @@ def read_parquet(name: str, folder: Path, licence: str) -> EncodedFaces:
     if not paths:
         raise DataError(f"{name}: there is no Parquet file in {folder}.")
     tables = []
+    present = _common_columns(paths, attributes)
     for path in paths:
         try:
-            tables.append(pq.read_table(path, columns=list(COLUMNS)))
+            tables.append(pq.read_table(path, columns=[*COLUMNS, *present]))
         except (pa.ArrowException, OSError, KeyError) as error:
             raise DataError(
                 f"{name}: cannot read {path.name} ({error}); expected Parquet with columns "
@@ -89,4 +99,21 @@ def read_parquet(name: str, folder: Path, licence: str) -> EncodedFaces:
     encoded = [row["bytes"] for row in table["image"].to_pylist()]
     labels = canonical_json([keys, subject.tolist(), population.tolist()])
     digest = digest_bytes([labels.encode(), *encoded])
-    return EncodedFaces(name, keys, subject, population, licence, encoded, digest)
+    shown = {column: _labels(column, table[column].to_pylist()) for column in present}
+    return EncodedFaces(name, keys, subject, population, licence, encoded, digest, shown)
+
+
+def _common_columns(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted columns that every file has; an unreadable file is met later."""
+    try:
+        schemas = [set(pq.read_schema(path).names) for path in paths]
+    except (pa.ArrowException, OSError):
+        return []
+    return [column for column in wanted if all(column in names for names in schemas)]
+
+
+def _labels(column: str, values: Sequence[object]) -> Labels:
+    """(N,) labels; a truth value is named by its column, nothing is unknown."""
+    named = {True: column, False: f"no {column}", None: ""}
+    texts = [named[v] if v is None or isinstance(v, bool) else str(v) for v in values]
+    return np.array(texts, dtype=np.str_)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from privbench_plugins.datasets._encoded import EncodedFaces
 
 
+ATTRIBUTES = ("age_group", "sex", "skin_tone", "hair", "glasses", "expression")
+"""Columns whose labels utility metrics use, where the files have them."""
+
+
 class SynthfacesConfig(Config):
     """Where the Parquet files are."""
 
@@ -29,7 +33,10 @@ def build(config: SynthfacesConfig) -> EncodedFaces:
 
     shipped = Path(str(files("privbench_plugins").joinpath("assets", "synthfaces")))
     return read_parquet(
-        "synthfaces", Path(config.path) if config.path else shipped, "CC0-1.0 (rendered)"
+        "synthfaces",
+        Path(config.path) if config.path else shipped,
+        "CC0-1.0 (rendered)",
+        ATTRIBUTES,
     )
 
 
