@@ -26,6 +26,7 @@ from privbench_plugins.tiny_faces.autoencoder import (
 )
 from privbench_plugins.tiny_faces.checkpoints import Progress
 from privbench_plugins.tiny_faces.diffusion import (
+    GUIDES,
     DiffusionSettings,
     LatentFaces,
     Nets,
@@ -35,14 +36,15 @@ from privbench_plugins.tiny_faces.evaluate import colour_distance, edge_agreemen
 from privbench_plugins.tiny_faces.faces import Faces, load_faces, split_faces
 
 ASSETS = Path(tiny_faces.__file__).parents[1] / "assets"
-FOLDERS = (ASSETS / export.BASE, ASSETS / export.CANNY)
+FOLDERS = (ASSETS / export.BASE, *(export.folder_of(guide, ASSETS) for guide in GUIDES))
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def pipelines() -> tuple[Any, Any]:
     """The base and the canny pipeline, from the shipped folders."""
-    return export.load_pipelines(ASSETS)
+    base = export.load_base(ASSETS)
+    return base, export.guided(base, export.load_guide("canny", ASSETS))
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +92,10 @@ def test_loads_with_the_ordinary_classes(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_weights_are_small_and_half_precision() -> None:
-    """Both folders together stay within 20 MB, in fp16."""
-    files = [path for folder in FOLDERS for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 20e6
-    for path in files:
+    """All weights of the package together stay within 40 MB; the model's are fp16."""
+    weights = list(ASSETS.rglob("*.safetensors"))
+    assert sum(path.stat().st_size for path in weights) <= 40e6
+    for path in (path for folder in FOLDERS for path in folder.rglob("*") if path.is_file()):
         if path.suffix == ".safetensors":
             assert export.stored_dtype(path) == {torch.float16}, path.name
         assert path.suffix not in {".bin", ".pt", ".ckpt", ".pkl"}
@@ -216,12 +218,12 @@ def test_autoencoder_training_resumes(shards: Path, tmp_path: Path) -> None:
 
 
 def test_diffusion_training_resumes(tmp_path: Path) -> None:
-    """The same for the second stage; the loss falls into place through all three nets."""
+    """The same for the second stage; the loss falls into place through all nets."""
     settings = DiffusionSettings(steps=3, batch=5, checkpoint_every=0.0)
     tokenizer = models.train_tokenizer(["a face", "another face"])
     data = LatentFaces(
         torch.randn(2, 6, models.LATENT_CHANNELS, 16, 16),
-        torch.randint(0, 2, (6, 128, 128), dtype=torch.uint8) * 255,
+        {"canny": torch.randint(0, 2, (6, 128, 128), dtype=torch.uint8) * 255},
         models.token_ids(tokenizer, ["a face"] * 6),
     )
     common = models.token_ids(tokenizer, models.COMMON_CAPTIONS)
@@ -229,9 +231,11 @@ def test_diffusion_training_resumes(tmp_path: Path) -> None:
     def run(folder: Path, breaks: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         torch.manual_seed(0)
         unet = models.new_unet((16, 32, 32))
-        nets = Nets(
-            unet, models.new_controlnet(unet, (4, 4, 8, 8)), models.new_text_encoder(tokenizer)
-        )
+        guides = {
+            "canny": models.new_controlnet(unet, (4, 4, 8, 8)),
+            "t2i-canny": models.new_adapter(unet),
+        }
+        nets = Nets(unet, models.new_text_encoder(tokenizer), guides)
         before = [_flat(net) for net in nets.named().values()]
 
         def stop(progress: Progress) -> None:

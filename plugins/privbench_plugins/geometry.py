@@ -55,7 +55,7 @@ class Geometry:
         """
         height, width = pixels.shape[1:3]
         points: NDArray[np.float32] = self._maps(pixels).landmarks.numpy()
-        return points * (width, height) - 0.5  # type: ignore[no-any-return]
+        return points * (width, height) - 0.5
 
     def pose(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 RGB to (N, 2) float32 yaw and pitch in degrees."""

@@ -1,19 +1,25 @@
-"""Second stage: train the UNet, the ControlNet and the text encoder on stored latents."""
+"""Second stage: train the UNet, its guides and the text encoder on stored latents.
+
+A guide is a ControlNet or a T2I adapter with the condition it follows. All train together with
+the UNet: each step has one of them steer a share of the batch.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import T2IAdapter
 from torch import nn
 
-from ..conditions import canny
+from ..conditions import canny, draw_landmarks, soft_edges
+from ..geometry import Geometry
 from .autoencoder import encode_images, learning_rate
 from .checkpoints import (
     Ema,
@@ -35,10 +41,10 @@ class DiffusionSettings:
 
     batch: samples per worker and step. hours: wall time of the whole stage; steps: its length
     instead, where it is not 0 (a run by steps can be repeated exactly). checkpoint_every:
-    seconds. condition_share: share of each batch that sees its edges; the others train the base
+    seconds. condition_share: share of each batch that a guide steers; the others train the base
     model alone. caption_share: probability that a sample keeps its caption, independently of
-    the edges; empty_share: that it has none. The rest gets a text that says no more than that
-    there is a face.
+    the condition; empty_share: that it has none. The rest gets a text that says no more than
+    that there is a face.
     """
 
     hours: float = 1.0
@@ -53,37 +59,52 @@ class DiffusionSettings:
     compiled: bool = False
 
 
+GUIDES: Final[Mapping[str, str]] = {
+    "canny": "canny",
+    "depth": "depth",
+    "softedge": "softedge",
+    "landmarks": "landmarks",
+    "t2i-canny": "canny",
+}
+"""Guide -> the condition that it follows."""
+
+SHARES: Final[Mapping[str, int]] = {
+    "canny": 3,
+    "depth": 4,
+    "softedge": 3,
+    "landmarks": 3,
+    "t2i-canny": 4,
+}
+"""How often each guide has its turn, of the sum of those that train."""
+
+
 @dataclass(frozen=True)
 class LatentFaces:
     """What the second stage trains on; row i of everything is one face.
 
-    latents: (2, N, C, 16, 16) float16, the image and its mirror image. edges: (N, 128, 128)
-    uint8, 0 or 255. ids: (N, 32) int64 tokens.
+    latents: (2, N, C, 16, 16) float16, the image and its mirror image. maps: condition ->
+    (N, 128, 128) uint8. ids: (N, 32) int64 tokens.
     """
 
     latents: torch.Tensor
-    edges: torch.Tensor
+    maps: Mapping[str, torch.Tensor]
     ids: torch.Tensor
 
     def __len__(self) -> int:
-        return len(self.edges)
+        return len(self.ids)
 
 
 @dataclass(frozen=True)
 class Nets:
-    """The three networks that train together."""
+    """The networks that train together; `guides` by their names in `GUIDES`."""
 
     unet: Any
-    controlnet: Any
     text_encoder: Any
+    guides: Mapping[str, Any]
 
     def named(self) -> dict[str, nn.Module]:
         """The networks by the names that checkpoints use."""
-        return {
-            "unet": self.unet,
-            "controlnet": self.controlnet,
-            "text_encoder": self.text_encoder,
-        }
+        return {"unet": self.unet, "text_encoder": self.text_encoder, **self.guides}
 
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters."""
@@ -94,26 +115,38 @@ class Nets:
 class Draw:
     """One batch: everything random about a step, drawn beforehand.
 
-    The first `conditioned` samples see their edges, the others none.
-    latents, noise: (B, C, 16, 16). times: (B,) int64. edges: (conditioned, 3, 128, 128) in
+    `guide` steers the first samples, those that have a map.
+    latents, noise: (B, C, 16, 16). times: (B,) int64. maps: (conditioned, 3, 128, 128) in
     [0, 1]. ids: (B, 32).
     """
 
+    guide: str
     latents: torch.Tensor
     noise: torch.Tensor
     times: torch.Tensor
-    edges: torch.Tensor
+    maps: torch.Tensor
     ids: torch.Tensor
+
+
+def condition_maps(images: Any, geometry: Geometry) -> dict[str, Any]:
+    """All conditions of (N, H, W, 3) uint8 images: name -> (N, H, W) uint8."""
+    return {
+        "canny": canny(images),
+        "depth": geometry.depth(images),
+        "softedge": soft_edges(images),
+        "landmarks": draw_landmarks(geometry.landmarks(images), *images.shape[1:3]),
+    }
 
 
 def encode_faces(
     autoencoder: Any,
     tokenizer: Any,
+    geometry: Geometry,
     faces: Faces,
     device: torch.device,
     known: LatentFaces | None = None,
 ) -> LatentFaces:
-    """Encode each face and its mirror image, draw its edges, tokenise its caption.
+    """Encode each face and its mirror image, estimate its conditions, tokenise its caption.
 
     `known` is returned as it is while no further faces have appeared.
     """
@@ -123,13 +156,22 @@ def encode_faces(
     pair = [encode_images(autoencoder, x, device).half() for x in (images, images[:, :, ::-1])]
     return LatentFaces(
         torch.stack(pair),
-        torch.from_numpy(canny(images)),
+        {name: torch.from_numpy(x) for name, x in condition_maps(images, geometry).items()},
         token_ids(tokenizer, faces.captions),
     )
 
 
+def draw_guide(seed: int, step: int, guides: Mapping[str, Any]) -> str:
+    """The guide whose turn it is: the same for all workers, whatever their rank."""
+    names = sorted(guides)
+    shares = np.array([SHARES[name] for name in names], np.float64)
+    rng = np.random.default_rng((seed, step))
+    return str(rng.choice(names, p=shares / shares.sum()))
+
+
 def draw_batch(
     data: LatentFaces,
+    guide: str,
     settings: DiffusionSettings,
     common: torch.Tensor,
     rng: np.random.Generator,
@@ -152,38 +194,43 @@ def draw_batch(
     keep = torch.from_numpy(shares < 0)
     general = np.where(shares < settings.empty_share, 0, rng.integers(0, len(common), size))
     conditioned = round(size * settings.condition_share)
-    edges = data.edges[rows[:conditioned]]
-    edges = torch.where(mirrored[:conditioned, None, None].bool(), edges.flip(-1), edges)
+    maps = data.maps[GUIDES[guide]][rows[:conditioned]]
+    maps = torch.where(mirrored[:conditioned, None, None].bool(), maps.flip(-1), maps)
     noise = rng.standard_normal(tuple(latents.shape), np.float32)
     return Draw(
+        guide,
         latents.to(device),
         torch.from_numpy(noise).to(device),
         torch.from_numpy((strata * steps).astype(np.int64)).to(device),
-        (edges[:, None].float() / 255).expand(-1, 3, -1, -1).to(device),
+        (maps[:, None].float() / 255).expand(-1, 3, -1, -1).to(device),
         torch.where(keep[:, None], data.ids[rows], common[torch.from_numpy(general)]).to(device),
     )
 
 
 def predict(nets: Nets, noisy: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Return the velocity (B, C, 16, 16) float32; the ControlNet runs on its share only."""
+    """Return the velocity (B, C, 16, 16) float32; the guide runs on its share only."""
     text = nets.text_encoder(draw.ids)[0]
-    count, size = len(draw.edges), len(noisy)
-    down, middle = nets.controlnet(
-        noisy[:count],
-        draw.times[:count],
-        text[:count],
-        controlnet_cond=draw.edges.contiguous(memory_format=torch.channels_last),
-        return_dict=False,
-    )
-    padded = [F.pad(x, (0, 0, 0, 0, 0, 0, 0, size - count)) for x in (*down, middle)]
-    output: torch.Tensor = nets.unet(
-        noisy,
-        draw.times,
-        text,
-        down_block_additional_residuals=padded[:-1],
-        mid_block_additional_residual=padded[-1],
-        return_dict=False,
-    )[0]
+    count, size = len(draw.maps), len(noisy)
+    maps = draw.maps.contiguous(memory_format=torch.channels_last)
+
+    def pad(features: torch.Tensor) -> torch.Tensor:
+        return F.pad(features, (0, 0, 0, 0, 0, 0, 0, size - count))
+
+    guide = nets.guides[draw.guide]
+    steering: dict[str, Any] = {}
+    if isinstance(guide, T2IAdapter):
+        steering["down_intrablock_additional_residuals"] = [pad(x) for x in guide(maps)]
+    else:
+        down, middle = guide(
+            noisy[:count],
+            draw.times[:count],
+            text[:count],
+            controlnet_cond=maps,
+            return_dict=False,
+        )
+        steering["down_block_additional_residuals"] = [pad(x) for x in down]
+        steering["mid_block_additional_residual"] = pad(middle)
+    output: torch.Tensor = nets.unet(noisy, draw.times, text, **steering, return_dict=False)[0]
     return output.float()
 
 
@@ -246,7 +293,8 @@ def train_diffusion(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(share, progress.step, settings.rate)
         steps = scheduler.config.num_train_timesteps
-        draw = draw_batch(data, settings, common, rng, steps, device)
+        guide = draw_guide(progress.seed, progress.step, nets.guides)
+        draw = draw_batch(data, guide, settings, common, rng, steps, device)
         loss = loss_of(nets, scheduler, draw)
         loss.backward()  # type: ignore[no-untyped-call]
         progress.seconds += workers.average(parameters, time.monotonic() - start)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,10 @@ import numpy.typing as npt
 import torch
 
 from ..conditions import canny
+from ..geometry import Geometry, load_geometry
 from .autoencoder import psnr, reconstruct
-from .export import load_autoencoder, load_pipelines
+from .diffusion import GUIDES, condition_maps
+from .export import folder_of, guided, load_autoencoder, load_base, load_guide
 from .faces import Faces, load_faces, split_faces
 
 Images = npt.NDArray[np.uint8]
@@ -35,11 +37,11 @@ def sample(
     pipeline: Any,
     captions: Sequence[str],
     seeds: Sequence[int],
-    edges: Images | None = None,
+    maps: Images | None = None,
     steps: int = DEFAULT_STEPS,
     guidance: float = DEFAULT_GUIDANCE,
 ) -> Images:
-    """Draw one image per caption and seed; with `edges` (N, H, W) the pipeline must be canny's.
+    """Draw one image per caption and seed; with `maps` (N, H, W) the pipeline must be a guide's.
 
     Returns (N, 128, 128, 3) uint8.
     """
@@ -47,9 +49,9 @@ def sample(
     for start in range(0, len(captions), 32):
         part = slice(start, start + 32)
         inputs: dict[str, Any] = {}
-        if edges is not None:
-            maps = torch.from_numpy(edges[part])[:, None].float() / 255
-            inputs["image"] = maps.expand(-1, 3, -1, -1)
+        if maps is not None:
+            grey = torch.from_numpy(maps[part])[:, None].float() / 255
+            inputs["image"] = grey.expand(-1, 3, -1, -1)
         result = pipeline(
             list(captions[part]),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
@@ -110,43 +112,67 @@ def measure(model: Path, unseen: Faces, count: int = 96) -> dict[str, Any]:
     rows = np.linspace(0, len(unseen) - 1, min(count, len(unseen))).astype(np.int64)
     faces = unseen[rows]
     n = len(faces)
-    edges = canny(faces.images)
-    base, pipeline = load_pipelines(model)
-    other = np.roll(np.arange(n), n // 2)
-    seeds = list(range(n))
-    first = sample(pipeline, faces.captions, seeds, edges)
-    second = sample(pipeline, faces.captions, [s + 10_000 for s in seeds], edges)
-    captions = [faces.captions[i] for i in other]
-    recaptioned = sample(pipeline, captions, seeds, edges)
-    free = sample(base, [""] * n, seeds, steps=25)
-    texts = sample(base, faces.captions, seeds, steps=25)
-    bare = [sample(pipeline, [""] * n, [s + k for s in seeds], edges) for k in (0, 10_000)]
+    geometry = load_geometry()
+    maps = condition_maps(faces.images, geometry)
+    base = load_base(model)
     decoded = reconstruct(load_autoencoder(model), faces.images, _CPU)
-    quality = psnr(faces.images, decoded)
+    free = sample(base, [""] * n, range(n), steps=25)
+    texts = sample(base, faces.captions, range(n), steps=25)
+    other = np.roll(np.arange(n), n // 2)
     return {
         "faces": n,
-        "autoencoder_psnr_db": _round(quality.mean()),
+        "autoencoder_psnr_db": _round(psnr(faces.images, decoded).mean()),
         "detected": {
             "renders": detection_rate(faces.images),
             "reconstructed": detection_rate(decoded),
-            "conditioned": detection_rate(first),
             "caption_only": detection_rate(texts),
             "unconditional": detection_rate(free),
         },
-        "edges_precision_recall_f": {
-            "own": _round(edge_agreement(canny(first), edges)),
-            "another_face": _round(edge_agreement(canny(first), edges[other])),
-            "reconstructed": _round(edge_agreement(canny(decoded), edges)),
-            "renders_another_face": _round(edge_agreement(edges, edges[other])),
-        },
-        "distance_pixels_colours": {
-            "other_seed": _distances(first, second),
-            "other_seed_no_caption": _distances(*bare),
-            "other_caption": _distances(first, recaptioned),
-            "source": _distances(first, faces.images),
-            "renders_of_two_people": _distances(faces.images, faces.images[other]),
+        "agreement_of_reconstructed": agreement("canny", decoded, maps, geometry),
+        "agreement_of_renders": agreement("canny", faces.images, maps, geometry),
+        "distance_of_two_people": _distances(faces.images, faces.images[other]),
+        "guides": {
+            guide: measure_guide(guide, model, base, faces, maps, geometry)
+            for guide in GUIDES
+            if folder_of(guide, model).is_dir()
         },
     }
+
+
+def measure_guide(
+    guide: str, model: Path, base: Any, faces: Faces, maps: Mapping[str, Images], geometry: Geometry
+) -> dict[str, Any]:
+    """How far samples are faces, follow their condition, and differ where it leaves them free."""
+    pipeline = guided(base, load_guide(guide, model))
+    wanted = maps[GUIDES[guide]]
+    n = len(faces)
+    seeds, others = list(range(n)), list(range(10_000, 10_000 + n))
+    first = sample(pipeline, faces.captions, seeds, wanted)
+    captions = [faces.captions[i] for i in np.roll(np.arange(n), n // 2)]
+    return {
+        "detected": detection_rate(first),
+        "agreement": agreement(GUIDES[guide], first, maps, geometry),
+        "distance_pixels_colours": {
+            "other_seed": _distances(first, sample(pipeline, faces.captions, others, wanted)),
+            "other_caption": _distances(first, sample(pipeline, captions, seeds, wanted)),
+            "source": _distances(first, faces.images),
+        },
+    }
+
+
+def agreement(
+    condition: str, images: Images, maps: Mapping[str, Images], geometry: Geometry
+) -> dict[str, Any]:
+    """How well images agree with their own condition and with another face's.
+
+    Edges: precision, recall and F. Depth and soft edges: mean absolute difference in levels of
+    255. Landmarks: the same of the drawn masks.
+    """
+    wanted = maps[condition]
+    found = condition_maps(images, geometry)[condition]
+    other = np.roll(wanted, len(wanted) // 2, 0)
+    score = edge_agreement if condition == "canny" else pixel_distance
+    return {"own": _round(score(found, wanted)), "another_face": _round(score(found, other))}
 
 
 _CPU: Final = torch.device("cpu")
@@ -185,7 +211,7 @@ def compare_settings(
     rows = np.linspace(0, len(unseen) - 1, min(count, len(unseen))).astype(np.int64)
     faces = unseen[rows]
     edges = canny(faces.images)
-    _, pipeline = load_pipelines(model, dtype)
+    pipeline = guided(load_base(model, dtype), load_guide("canny", model, dtype))
     variants = scheduler_variants(pipeline)
     results = []
     for name, scheduler in variants.items():
@@ -212,22 +238,18 @@ def compare_settings(
 
 
 def sheet(model: Path, unseen: Faces, columns: int = 10) -> Images:
-    """Rows: source, edges, seed 0, seed 1, another caption, caption alone, nothing."""
+    """Rows: source; each guide's condition and two samples; caption alone; nothing."""
     rows = np.linspace(0, len(unseen) - 1, columns).astype(np.int64)
     faces = unseen[rows]
-    edges = canny(faces.images)
-    base, pipeline = load_pipelines(model)
-    other = [faces.captions[i] for i in np.roll(np.arange(columns), 1)]
-    zeros, ones = [0] * columns, [1] * columns
-    bands = [
-        faces.images,
-        np.repeat(edges[..., None], 3, -1),
-        sample(pipeline, faces.captions, zeros, edges),
-        sample(pipeline, faces.captions, ones, edges),
-        sample(pipeline, other, zeros, edges),
-        sample(base, faces.captions, range(columns), steps=25, guidance=2.0),
-        sample(base, [""] * columns, range(columns), steps=25),
-    ]
+    maps = condition_maps(faces.images, load_geometry())
+    base = load_base(model)
+    bands = [faces.images]
+    for guide, condition in GUIDES.items():
+        pipeline = guided(base, load_guide(guide, model))
+        bands.append(np.repeat(maps[condition][..., None], 3, -1))
+        bands += [sample(pipeline, faces.captions, [k] * columns, maps[condition]) for k in (0, 1)]
+    bands.append(sample(base, faces.captions, range(columns), steps=25, guidance=2.0))
+    bands.append(sample(base, [""] * columns, range(columns), steps=25))
     return np.concatenate([np.concatenate(list(band), 1) for band in bands], 0)
 
 
@@ -238,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     assets = Path(__file__).resolve().parents[1] / "assets"
     add = parser.add_argument
-    add("--model", type=Path, default=assets, help="folder of the two model folders")
+    add("--model", type=Path, default=assets, help="folder of the model folders")
     add("--data", type=Path, required=True, help="folder of the rendered shards")
     add("--sheet", type=Path, help="write the sheet of samples to this PNG")
     add("--held-out", type=int, default=20, help="one identity in this many is unseen")

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderTiny, ControlNetModel, StableDiffusionPipeline
+from diffusers import AutoencoderTiny, ControlNetModel, StableDiffusionPipeline, T2IAdapter
 from diffusers import UNet2DConditionModel as UNet
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .diffusion import Nets
+from .diffusion import GUIDES, Nets
 
 BASE: Final = "tiny-faces"
-CANNY: Final = "tiny-faces-canny"
 _PACKAGES: Final = ("torch", "diffusers", "transformers", "tokenizers", "opencv-python-headless")
 
 
@@ -61,7 +60,8 @@ def save_nets(nets: Nets, scheduler: Any, out: Path) -> None:
     weights = "diffusion_pytorch_model.safetensors"
     _save_half(nets.unet, out / BASE / "unet", weights)
     _save_half(nets.text_encoder, out / BASE / "text_encoder", "model.safetensors")
-    _save_half(nets.controlnet, out / CANNY, weights)
+    for guide, net in nets.guides.items():
+        _save_half(net, folder_of(guide, out), weights)
     scheduler.save_pretrained(out / BASE / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -89,32 +89,51 @@ def load_tokenizer(out: Path) -> Any:
     return CLIPTokenizer.from_pretrained(out / BASE / "tokenizer")
 
 
+def folder_of(guide: str, out: Path) -> Path:
+    """Folder of a guide below `out`."""
+    return out / f"{BASE}-{guide}"
+
+
+def load_guide(guide: str, out: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Read a guide below `out`: a ControlNet, or a T2I adapter if its configuration says so."""
+    folder = folder_of(guide, out)
+    kind = json.loads((folder / "config.json").read_text())["_class_name"]
+    classes = {"ControlNetModel": ControlNetModel, "T2IAdapter": T2IAdapter}
+    return classes[kind].from_pretrained(folder, torch_dtype=dtype)
+
+
 def load_nets(out: Path) -> Nets:
-    """Read UNet, ControlNet and text encoder below `out`, as float32."""
+    """Read UNet, text encoder and those guides that exist below `out`, as float32."""
     return Nets(
         UNet.from_pretrained(out / BASE / "unet", torch_dtype=torch.float32),
-        ControlNetModel.from_pretrained(out / CANNY, torch_dtype=torch.float32),
         CLIPTextModel.from_pretrained(out / BASE / "text_encoder", dtype=torch.float32),
+        {guide: load_guide(guide, out) for guide in GUIDES if folder_of(guide, out).is_dir()},
     )
 
 
-def load_pipelines(
-    out: Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> tuple[Any, Any]:
-    """(base pipeline, canny pipeline), sharing their networks."""
-    from diffusers import StableDiffusionControlNetPipeline
+def load_base(out: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """The pipeline without a guide."""
+    base = StableDiffusionPipeline.from_pretrained(out / BASE, torch_dtype=dtype).to(device)
+    return _quiet(base)
 
-    controlnet = ControlNetModel.from_pretrained(out / CANNY, torch_dtype=dtype)
-    canny = StableDiffusionControlNetPipeline.from_pretrained(
-        out / BASE, controlnet=controlnet, torch_dtype=dtype
-    ).to(device)
-    canny.unet.to(memory_format=torch.channels_last)
-    canny.controlnet.to(memory_format=torch.channels_last)
-    parts = {k: v for k, v in canny.components.items() if k != "controlnet"}
-    base = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    for pipeline in (base, canny):
-        pipeline.set_progress_bar_config(disable=True)
-    return base, canny
+
+def guided(base: Any, guide: Any) -> Any:
+    """The pipeline of `guide`, which shares the networks of `base`."""
+    from diffusers import StableDiffusionAdapterPipeline, StableDiffusionControlNetPipeline
+
+    guide = guide.to(base.device, base.dtype)
+    parts = dict(base.components, requires_safety_checker=False)
+    if isinstance(guide, T2IAdapter):
+        parts.pop("image_encoder")
+        return _quiet(StableDiffusionAdapterPipeline(adapter=guide, **parts))
+    guide.to(memory_format=torch.channels_last)
+    return _quiet(StableDiffusionControlNetPipeline(controlnet=guide, **parts))
+
+
+def _quiet(pipeline: Any) -> Any:
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
@@ -128,7 +147,8 @@ def weight_hashes(folder: Path) -> dict[str, str]:
 
 def write_provenance(out: Path, runs: list[Run], data: dict[str, Any]) -> None:
     """Write ``provenance.json`` into the model folders that exist below `out`."""
-    for name in filter(lambda name: (out / name).exists(), (BASE, CANNY)):
+    names = (BASE, *(folder_of(guide, out).name for guide in GUIDES))
+    for name in (name for name in names if (out / name).exists()):
         record = {
             "model": name,
             "licence": "CC0-1.0",

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    ControlNetModel,
+    DDIMScheduler,
+    T2IAdapter,
+    UNet2DConditionModel,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -83,6 +89,22 @@ def new_controlnet(unet: Any, widths: Sequence[int] = (8, 16, 32, 64)) -> Any:
     net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=tuple(widths))
     nn.init.kaiming_normal_(net.controlnet_cond_embedding.conv_out.weight)
     return net
+
+
+def new_adapter(unet: Any) -> Any:
+    """Build a T2I adapter for `unet`; condition (N, 3, 128, 128) in [0, 1].
+
+    The kind made for SDXL, because this UNet too begins with a block without attention, whose
+    features are added after its downsampler: 8, 8, 4 and 4 places a side.
+    """
+    widths = tuple(unet.config.block_out_channels)
+    return T2IAdapter(
+        in_channels=3,
+        channels=(*widths, widths[-1]),
+        num_res_blocks=1,
+        downscale_factor=2 * IMAGE_SIDE // LATENT_SIDE,
+        adapter_type="full_adapter_xl",
+    )
 
 
 def place(net: Any, device: torch.device) -> Any:

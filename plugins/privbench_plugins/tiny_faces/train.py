@@ -2,14 +2,15 @@
 
     python -m privbench_plugins.tiny_faces.train --data DIR --out DIR
 
-writes ``DIR/tiny-faces`` and ``DIR/tiny-faces-canny`` in diffusers format (fp16), after
-each checkpoint (5 minutes) anew; ``--resume`` goes on after an interruption. On a CUDA
-device the same command trains there, in bfloat16 as on the CPU.
+writes ``DIR/tiny-faces`` and a ``DIR/tiny-faces-GUIDE`` per ControlNet or adapter in diffusers
+format (fp16), after each checkpoint (5 minutes) anew; ``--resume`` goes on after an
+interruption. On a CUDA device the same command trains there, in bfloat16 as on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import shutil
 from dataclasses import asdict
 from functools import partial
@@ -19,11 +20,19 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from ..geometry import load_geometry
 from ..synthfaces import RENDERER_VERSION
 from . import TRAINER_VERSION
 from .autoencoder import AutoencoderSettings, psnr, reconstruct, train_autoencoder
 from .checkpoints import Progress
-from .diffusion import DiffusionSettings, LatentFaces, Nets, encode_faces, train_diffusion
+from .diffusion import (
+    GUIDES,
+    DiffusionSettings,
+    LatentFaces,
+    Nets,
+    encode_faces,
+    train_diffusion,
+)
 from .export import (
     BASE,
     Run,
@@ -39,6 +48,7 @@ from .export import (
 from .faces import Faces, load_faces, shard_count, split_faces
 from .models import (
     COMMON_CAPTIONS,
+    new_adapter,
     new_autoencoder,
     new_controlnet,
     new_scheduler,
@@ -69,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, help="CPU processes that share the work, one thread each")
     add("--resume", action="store_true", help="go on from the checkpoints in --out")
     add("--start", type=Path, help="start from the weights in this folder (such as the assets)")
+    add("--guides", nargs="+", choices=sorted(GUIDES), help="train these guides only")
     add("--seed", type=int, default=0, help="seed of weights and samples")
     add("--batch", type=int, help="samples in a step")
     add("--rate", type=float, help="peak learning rate")
@@ -123,17 +134,20 @@ class Trainer:
             _say(f"{stage}: {quality.mean():.2f} dB on {len(images)} unseen faces")
 
     def diffusion(self) -> None:
-        """Train and export UNet, ControlNet and text encoder."""
+        """Train and export UNet, guides and text encoder."""
         autoencoder = load_autoencoder(self.out).to(self.device)
         tokenizer = self._tokenizer()
         nets, scheduler = self._nets(tokenizer), new_scheduler()
+        geometry = load_geometry()
         settings = DiffusionSettings(compiled=self.arguments.compile, **self._settings())
         folder = self._checkpoints("diffusion")
 
         def load(known: LatentFaces | None) -> LatentFaces:
             # Each worker encodes and trains on its share of the rows.
             rows = np.arange(self.workers.rank, len(self._reload()), self.workers.count)
-            return encode_faces(autoencoder, tokenizer, self.faces[rows], self.device, known)
+            return encode_faces(
+                autoencoder, tokenizer, geometry, self.faces[rows], self.device, known
+            )
 
         def export(progress: Progress) -> None:
             save_nets(nets, scheduler, self.out)
@@ -184,10 +198,17 @@ class Trainer:
         return tokenizer
 
     def _nets(self, tokenizer: Any) -> Nets:
+        """Networks to start from; a guide that is missing there starts anew, from canny's."""
         if self.arguments.start:
-            return load_nets(self.arguments.start)
-        unet = new_unet()
-        return Nets(unet, new_controlnet(unet), new_text_encoder(tokenizer))
+            nets = load_nets(self.arguments.start)
+        else:
+            unet = new_unet()
+            nets = Nets(unet, new_text_encoder(tokenizer), {"canny": new_controlnet(unet)})
+        guides = {
+            guide: nets.guides.get(guide) or _new_guide(guide, nets)
+            for guide in self.arguments.guides or GUIDES
+        }
+        return Nets(nets.unet, nets.text_encoder, guides)
 
     def _record(self, stage: str, progress: Progress, settings: dict[str, Any]) -> None:
         """Add this run to the provenance, in the place of its own earlier record."""
@@ -219,6 +240,12 @@ class Trainer:
             "shards": self.shards,
             "held_out": f"one identity in {self.arguments.held_out}",
         }
+
+
+def _new_guide(guide: str, nets: Nets) -> Any:
+    if guide.startswith("t2i"):
+        return new_adapter(nets.unet)
+    return copy.deepcopy(nets.guides["canny"])
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -75,7 +76,7 @@ class TinyGeometry(nn.Module):
         self.config = config or NetConfig()
         widths = self.config.widths
         self.stem = nn.Conv2d(3, widths[0], 3, 1, 1)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(Block(a, b, stride=2) for a, b in pairs)
         self.middle = Block(widths[-1], widths[-1])
         self.up = nn.ModuleList(Block(a + b, a) for a, b in reversed(pairs))
@@ -106,7 +107,7 @@ class TinyGeometry(nn.Module):
 def centre(heat: Tensor) -> Tensor:
     """(N, K, h, w) logits to the (N, K, 2) mean x, y of their softmax; in [0, 1] of the side."""
     height, width = heat.shape[-2:]
-    share = heat.flatten(2).softmax(-1).unflatten(-1, (height, width))
+    share = heat.flatten(2).softmax(-1).reshape(heat.shape)
     x = (torch.arange(width, device=heat.device) + 0.5) / width
     y = (torch.arange(height, device=heat.device) + 0.5) / height
     return torch.stack([(share.sum(-2) * x).sum(-1), (share.sum(-1) * y).sum(-1)], -1)

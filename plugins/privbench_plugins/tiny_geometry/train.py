@@ -156,7 +156,7 @@ def measure(net: TinyGeometry, faces: Labelled) -> dict[str, float]:
     pixels = F.interpolate(
         faces.images.float() / 255, (side, side), mode="bilinear", antialias=True
     )
-    parts = [net(block) for block in pixels.split(64)]
+    parts = [net(pixels[i : i + 64]) for i in range(0, len(pixels), 64)]
     found = Maps(*(torch.cat(x) for x in zip(*parts, strict=True)))
     net.train()
     inside = faces.depth > 0
