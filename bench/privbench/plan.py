@@ -23,7 +23,7 @@ from privbench.data import (
 from privbench.errors import ConfigError, did_you_mean
 from privbench.keys import code_digest, key
 from privbench.registry import Registered, Registry, make_config
-from privbench.spec import Config, Kind
+from privbench.spec import RANDOM, Config, Kind
 from privbench.store import Artefact, Store
 
 ATTACKER_PARTS = ("attacker-train", "attacker-validation")
@@ -238,6 +238,8 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
     metrics = {c.id: resolve(registry, "metric", c) for c in chosen}
     anonymizers = [resolve(registry, "anonymizer", c) for c in study.anonymizers]
     attacks = [resolve(registry, "attack", c) for c in study.attacks]
+    for plugin in (*anonymizers, *attacks, *metrics.values()):
+        refuse_random(plugin)
     data: Dataset = data_plugin.registered.spec.build(data_plugin.config)
     parts = split(data, preset)
     digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
@@ -321,6 +323,25 @@ def _cell(
         resamples=preset.resamples,
     )
     return Cell(anonymizer, attack, anonymize, score, rows, utility, record)
+
+
+def is_random(plugin: Resolved) -> bool:
+    """Whether a plugin has random weights, good for timing only (see `privbench.spec.RANDOM`)."""
+    return any(value.startswith(RANDOM) for value in plugin.weights.values())
+
+
+def refuse_random(plugin: Resolved) -> None:
+    """Let no plugin with random weights come near a number about privacy.
+
+    Raises:
+        ConfigError: it has some.
+    """
+    if is_random(plugin):
+        raise ConfigError(
+            f"{plugin.id} is set to a model with random weights, which is for timing only: what "
+            "it makes says nothing about privacy. Measure an anonymizer's speed with "
+            "`privbench time`, or run it with a trained model."
+        )
 
 
 def dtype_of(plugin: Resolved, device_type: str) -> str:

@@ -19,6 +19,12 @@ Knowledge = Literal["none", "black-box", "adaptive"]
 `adaptive`: may also ask it to anonymize images of the attacker's own (counted queries).
 """
 
+RANDOM = "random:"
+"""How a value of `PluginSpec.weights` begins where there are no trained weights behind it.
+
+Such a plugin can be timed, and is refused wherever a number about privacy would come of it.
+"""
+
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?")
 
 
@@ -72,7 +78,8 @@ class PluginSpec:
             Its module and the modules it imports from the same package make the code hash.
         config: the configuration class.
         weights: `weights(config) -> {name: sha256}` of every weight file that is used, or None.
-            Called when a run is planned, so it must not load the model.
+            Called when a run is planned, so it must not load the model. A value that begins
+            with `RANDOM` stands for random weights.
         requires: modules that must be importable, beyond privbench's own dependencies.
         extra: the install hint shown when one of them is missing, e.g. `privbench[detect]`.
         smoke: settings for a tiny run (no network, no GPU), for tests.

@@ -22,7 +22,8 @@ class LdmConfig(Config):
     model: str = Field(
         default="tiny-faces",
         description="`tiny-faces` (embedded), a local diffusers folder, a local single-file "
-        "`.safetensors` checkpoint, or a hub id. Stable Diffusion 1.x/2.x and SDXL.",
+        "`.safetensors` checkpoint, or a hub id. Stable Diffusion 1.x/2.x and SDXL. "
+        "`random:sd15`, `random:sdxl`: their architecture with random weights, timing only.",
     )
     revision: str = Field(
         default="", description="Branch, tag or commit of a hub `model`; empty: its default."

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from privbench.errors import ModelError
@@ -15,6 +14,7 @@ from privbench_plugins.anonymizers._ldm.denoise import denoise, noise
 from privbench_plugins.anonymizers._ldm.guides import Guide
 from privbench_plugins.anonymizers._ldm.loading import DTYPES, Diffuser
 from privbench_plugins.anonymizers._ldm.memory import Fit, in_pieces
+from privbench_plugins.anonymizers._ldm.pixels import resize
 
 DECODED_PIXELS = 2**22
 """Pixels that the autoencoder decodes at once: 4 images of 1024, 16 of 512, 256 of 128.
@@ -112,6 +112,8 @@ class LatentAnonymizer:
         """
         if len(seeds) != len(batch):
             raise ValueError(f"Expected {len(batch)} seeds, one per image. Got {len(seeds)}.")
+        if self.device.type == "meta":
+            raise ModelError("Random weights are made on the device: call `.to(device)` first.")
         if not len(batch):
             return batch.pixels.clone()
 
@@ -132,18 +134,19 @@ class LatentAnonymizer:
         n, _, height, width = pixels.shape
         rows = [min(i, n - 1) for i in range(size)]
         generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
-        model, text = self._model, self._model.text
+        model, given = self._model, pixels[rows].to(self.device)
+        course = self._guide.course(given, model, model.text.guided)
         latents = denoise(
             model.unet,
             model.scheduler,
             noise(model.latent_shape, generators).to(model.device),
             self._settings["steps"],
-            text.inputs(size),
+            course.text or model.text.inputs(size),
             self._settings["guidance_scale"],
-            self._guide.steer(self._fit(pixels[rows]), text.guided),
+            course,
             generators,
         )
-        return resize(self._decode(latents)[:n], height, width)
+        return course.finish(resize(self._decode(latents), height, width))[:n]
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Pixels of latents, in slices of one shape (the last one padded, like a batch)."""
@@ -157,16 +160,6 @@ class LatentAnonymizer:
 
     def _fit(self, pixels: Tensor) -> Tensor:
         return resize(pixels.to(self.device), self.resolution, self.resolution)
-
-
-def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """(N, 3, H, W) in [0, 1] at another size: bicubic, antialiased; untouched if it fits."""
-    if tuple(pixels.shape[-2:]) == (height, width):
-        return pixels
-    resized = F.interpolate(
-        pixels, (height, width), mode="bicubic", align_corners=False, antialias=True
-    )
-    return resized.clamp_(0, 1)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

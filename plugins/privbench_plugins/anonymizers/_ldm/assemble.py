@@ -59,4 +59,5 @@ def _anonymizer(config: LdmConfig, found: PipelineFolder, guide: Guide) -> Laten
         dtype=config.dtype,
         batch_size=config.batch_size,
     )
-    return made.to(torch.device("cpu"))
+    # Random weights are made where they are wanted, and in that device's number type: `to`.
+    return made if found.random else made.to(torch.device("cpu"))

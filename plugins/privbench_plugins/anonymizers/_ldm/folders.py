@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from privbench.errors import ModelError
+from privbench.spec import RANDOM
 from privbench_plugins import models
+from privbench_plugins.anonymizers._ldm import random_configs
 
 AUTOENCODERS: Final = ("AutoencoderKL", "AutoencoderTiny")
 TEXT_ENCODERS: Final = ("CLIPTextModel", "CLIPTextModelWithProjection")
@@ -37,6 +39,7 @@ class PipelineFolder:
         unet: the UNet's configuration.
         factor: pixels per latent, along one side.
         resolution: side at which the model works, in pixels.
+        random: `random:sd15` where there is no folder and the weights are random, else "".
     """
 
     path: Path
@@ -46,9 +49,13 @@ class PipelineFolder:
     unet: Mapping[str, Any]
     factor: int
     resolution: int
+    random: str = ""
 
     def digest(self) -> dict[str, str]:
         """SHA-256 of every file that is used, by relative name."""
+        if self.random:
+            parts = random_configs.family(self.random).parts
+            return {part: random_configs.part_digest(self.random, part) for part in parts}
         if self.path.is_dir():
             return models.digest(self.path, self.variant)
         configs = models.small_digest(self.configs)
@@ -61,9 +68,13 @@ class ModelFolder:
 
     path: Path
     variant: str
+    random: tuple[str, str] | None = None
+    """Family and network, such as (`random:sd15`, `controlnet`), where weights are random."""
 
     def digest(self) -> dict[str, str]:
         """SHA-256 of every file that is used, by relative name."""
+        if self.random:
+            return {self.random[1]: random_configs.part_digest(*self.random)}
         return models.digest(self.path, self.variant)
 
 
@@ -82,6 +93,8 @@ def find_pipeline(
         ModelError: missing or damaged files, an unsupported architecture, parts that do not
             fit together, or a resolution that the autoencoder cannot make.
     """
+    if name.startswith(RANDOM):
+        return _random_pipeline(name, resolution)
     path = models.resolve(name, revision, variant)
     configs = path if path.is_dir() else _single_file_configs(path)
     if not (configs / "model_index.json").is_file():
@@ -93,6 +106,14 @@ def find_pipeline(
     unet = models.read_json(configs / "unet" / "config.json")
     vae = models.read_json(configs / "vae" / "config.json")
     _check_unet(configs, unet, vae)
+    side, factor = _side(name, unet, vae, resolution)
+    return PipelineFolder(path, configs, xl, variant, unet, factor, side)
+
+
+def _side(
+    name: str, unet: Mapping[str, Any], vae: Mapping[str, Any], resolution: int
+) -> tuple[int, int]:
+    """Side at which a model works, in pixels, and its autoencoder's factor."""
     factor = 2 ** (len(vae.get("block_out_channels", vae.get("decoder_block_out_channels"))) - 1)
     own = int(unet["sample_size"]) * factor
     if resolution % factor:
@@ -101,7 +122,33 @@ def find_pipeline(
             f"{name!r}. Got {resolution}; the nearest are {resolution // factor * factor} and "
             f"{(resolution // factor + 1) * factor}, the model's own is {own}."
         )
-    return PipelineFolder(path, configs, xl, variant, unet, factor, resolution or own)
+    return resolution or own, factor
+
+
+def _random_pipeline(name: str, resolution: int) -> PipelineFolder:
+    """A family's architecture, for `privbench time`; nothing on disk belongs to it."""
+    found = random_configs.family(name)
+    unet = {"in_channels": 4, **found.parts["unet"][1]}
+    side, factor = _side(name, unet, found.parts["vae"][1], resolution)
+    nowhere = Path(name)
+    return PipelineFolder(nowhere, nowhere, found.xl, "", unet, factor, side, name)
+
+
+def random_network(name: str, part: str, pipeline: PipelineFolder) -> ModelFolder | None:
+    """The network that steers a random pipeline: random like it, unless a real one is asked for.
+
+    Args:
+        name: of the ControlNet or adapter; an embedded one fits no random pipeline, so the
+            family's own architecture takes its place.
+        part: `controlnet` or `t2i`.
+        pipeline: what it is for.
+
+    Returns:
+        None where `name` is to be loaded.
+    """
+    if pipeline.random and (name in models.embedded() or name == pipeline.random):
+        return ModelFolder(pipeline.path / part, "", (pipeline.random, part))
+    return None
 
 
 def find_controlnet(
@@ -112,6 +159,8 @@ def find_controlnet(
     Raises:
         ModelError: missing or damaged files, another architecture, or shapes that do not fit.
     """
+    if made_up := random_network(name, "controlnet", pipeline):
+        return made_up
     path = models.resolve(name, revision, variant)
     if path.is_file():
         raise ModelError(f"A ControlNet must be a diffusers folder or a hub id. Got {path}.")

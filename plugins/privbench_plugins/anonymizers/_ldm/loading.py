@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from privbench.errors import ModelError
+from privbench_plugins.anonymizers._ldm import random_models
 from privbench_plugins.anonymizers._ldm.folders import ModelFolder, PipelineFolder
 from privbench_plugins.anonymizers._ldm.text import Text, encode
 
@@ -85,9 +86,14 @@ class Diffuser:
 
 
 def settle(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Move a network for inference: evaluation mode, no gradients, channels last."""
+    """Move a network for inference: evaluation mode, no gradients, channels last.
+
+    One that is on the meta device gets its memory, and random weights, here.
+    """
     module.requires_grad_(False).eval()
     with quiet():
+        if any(weight.is_meta for weight in module.parameters()):
+            random_models.materialise(module, device, dtype)
         return module.to(device=device, dtype=dtype, memory_format=torch.channels_last)
 
 
@@ -96,9 +102,13 @@ def load_diffuser(
 ) -> Diffuser:
     """Load a model in float32 on the CPU and encode its prompt.
 
+    A random model stays on the meta device until it is settled.
+
     Raises:
         ModelError: diffusers cannot load it.
     """
+    if found.random:
+        return _random_diffuser(found, guided, scheduler)
     options: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
     if not found.xl:
         options |= {"safety_checker": None, "requires_safety_checker": False}
@@ -127,13 +137,27 @@ def load_diffuser(
     )
 
 
+def _random_diffuser(found: PipelineFolder, guided: bool, scheduler: str) -> Diffuser:
+    with explained(found.path), quiet():
+        return Diffuser(
+            unet=random_models.network(found.random, "unet"),
+            vae=random_models.network(found.random, "vae"),
+            scheduler=choose_scheduler(random_models.scheduler(found.random), scheduler),
+            text=random_models.encode(found.random, guided, found.resolution),
+            resolution=found.resolution,
+            factor=found.factor,
+        )
+
+
 def load_controlnet(found: ModelFolder) -> Any:
-    """Load a ControlNetModel in float32 on the CPU.
+    """Load a ControlNetModel in float32 on the CPU (a random one: on the meta device).
 
     Raises:
         ModelError: diffusers cannot load it.
     """
     with explained(found.path), quiet():
+        if found.random:
+            return random_models.network(*found.random)
         import diffusers
 
         return diffusers.ControlNetModel.from_pretrained(
