@@ -16,8 +16,9 @@ PLUGINS = ROOT / "plugins" / "privbench_plugins"
 LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
     "errors", "spec", "progress", "types", "hookspecs", "keys", "registry", "data", "evidence",
-    "store", "timing", "stats", "record", "plan", "session", "release", "scoring", "results",
-    "execute", "api", "__init__", "testing", "cli",
+    "store", "timing", "stats", "paired", "record", "plan", "session", "release", "scoring",
+    "results", "execute", "api", "studyfile", "pictures", "summary", "study", "__init__",
+    "testing", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {"errors", "spec", "progress", "types", "hookspecs", "keys", "data", "timing"}
 PUBLIC = {f"privbench.{n}" for n in ("Config", "NoConfig", "PluginSpec", "Tags", "hookimpl")}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -42,10 +43,12 @@ class Registry:
     Attributes:
         plugins: by (kind, id).
         failures: entry point -> reason, for distributions that could not be loaded.
+        studies: name -> TOML file.
     """
 
     plugins: Mapping[tuple[Kind, str], Registered]
     failures: Mapping[str, str]
+    studies: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
     def get(self, kind: Kind, plugin: str) -> Registered:
         """A runnable plugin.
@@ -78,15 +81,16 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
         points: entry points to load; those of the group `privbench` by default.
 
     Raises:
-        PluginLoadError: two plugins claim one (kind, id).
+        PluginLoadError: two plugins claim one (kind, id), or two studies one name.
     """
+    studies: dict[str, Path] = {}
     plugins: dict[tuple[Kind, str], Registered] = {}
     failures: dict[str, str] = {}
     found = entry_points(group=GROUP) if points is None else points
     for point in sorted(found, key=lambda p: (p.value != "privbench_plugins", p.value)):
         dist = f"{point.dist.name} {point.dist.version}" if point.dist else "local"
         try:
-            specs = _specs(point)
+            specs, files = _offers(point)
         except Exception as error:  # a third party's import may raise anything
             failures[f"{dist}:{point.name}"] = f"{type(error).__name__}: {error}"
             continue
@@ -98,11 +102,20 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
                     f"(third parties write `distribution/name`) or uninstall a package."
                 )
             plugins[spec.kind, spec.id] = Registered(spec, dist, _missing(spec))
-    return Registry(MappingProxyType(plugins), MappingProxyType(failures))
+        for name, path in files.items():
+            if name in studies:
+                raise PluginLoadError(
+                    f"Two studies are called {name!r}: {studies[name]} and {path} of {dist}. "
+                    "Rename one or uninstall a package."
+                )
+            studies[name] = path
+    return Registry(
+        MappingProxyType(plugins), MappingProxyType(failures), MappingProxyType(studies)
+    )
 
 
-def _specs(point: EntryPoint) -> list[PluginSpec]:
-    """Specs behind one entry point, by way of pluggy's hook validation."""
+def _offers(point: EntryPoint) -> tuple[list[PluginSpec], dict[str, Path]]:
+    """Specs and studies behind one entry point, by way of pluggy's hook validation."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     module = point.load()
@@ -117,7 +130,8 @@ def _specs(point: EntryPoint) -> list[PluginSpec]:
     for spec in specs:
         if not isinstance(spec, PluginSpec):
             raise PluginLoadError(f"{point.value} returned {spec!r}; expected a PluginSpec")
-    return specs
+    files = [found.items() for found in manager.hook.privbench_studies()]
+    return specs, {name: path for items in files for name, path in items}
 
 
 def _missing(spec: PluginSpec) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
+from pathlib import Path
 
 from privbench import PluginSpec, hookimpl
 
@@ -25,3 +26,9 @@ def privbench_plugins() -> Iterable[PluginSpec]:
     """Every built-in: one module, one line above."""
     for name in _MODULES:
         yield from import_module(f"{__name__}.{name}").SPECS
+
+
+@hookimpl
+def privbench_studies() -> Mapping[str, Path]:
+    """Every TOML file of the folder `studies`, by its stem."""
+    return {path.stem: path for path in (Path(__file__).parent / "studies").glob("*.toml")}

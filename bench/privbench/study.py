@@ -1,0 +1,280 @@
+"""Studies: many variants on the same probes, paired, and written down so that all of it can be
+recomputed from the written files.
+
+`collect` runs what is missing and writes records, per-probe hits and pictures; `summarise` turns
+records and hits into the numbers of `study.json`. Only `collect` needs the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from privbench import evidence as ev
+from privbench.api import STORE
+from privbench.data import PRIMARY_TRIAL
+from privbench.errors import ConfigError, PrivbenchError, RecordError
+from privbench.execute import execute
+from privbench.paired import rank1_hits
+from privbench.pictures import write_grid
+from privbench.plan import Cell, Choice, Plan, Study, make_plan, resolve
+from privbench.progress import Reporter, Silent
+from privbench.record import Record, read_record, write_record
+from privbench.registry import Registry, load_registry
+from privbench.results import trial_evidence
+from privbench.store import Store
+from privbench.studyfile import StudyFile, Variant, parse_study, select
+from privbench.summary import summarise
+from privbench.timing import pick_device
+
+HITS, RESULT, RECORDS, PICTURE = "hits.parquet", "study.json", "records", "people.jpg"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a variant.
+
+    Attributes:
+        records: one per attack that was finished.
+        error: why the variant is missing or not whole; "" where all went well.
+    """
+
+    variant: Variant
+    records: tuple[Record, ...] = ()
+    error: str = ""
+
+
+def run_study_file(
+    name: str,
+    study: StudyFile,
+    out: Path,
+    *,
+    quick: bool = False,
+    store: str = STORE,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+    registry: Registry | None = None,
+) -> list[Outcome]:
+    """Run what is missing of a study and write its files.
+
+    A variant that fails is named in the result and takes no other with it.
+
+    Args:
+        name: the study's short name, for `study.json`.
+        out: folder for `study.json`, `hits.parquet`, `records/` and `people.jpg`.
+        quick: the quick form.
+
+    Returns:
+        One outcome per variant, in the order of the tables.
+
+    Raises:
+        PrivbenchError: no variant could be run, an attack or the data is unusable, or the store
+            or `out` fails.
+    """
+    registry = registry or load_registry()
+    reporter = reporter or Silent()
+    variants = select(study, quick)
+    errors = {v.label: _fault(v, registry) for v in variants}
+    runnable = [v for v in variants if not errors[v.label]]
+    if not runnable:
+        reasons = "; ".join(f"{label}: {error}" for label, error in errors.items())
+        raise ConfigError(f"No variant of the study can be run here. {reasons or 'It has none.'}")
+    absent = [m.id for m in study.metrics if not _installed(m.id, registry)]
+    plan = _plan(study, quick, runnable, absent, device, registry)
+    opened, outcomes, cells = Store(store), [], {}
+    for number, variant in enumerate(variants):
+        if errors[variant.label]:
+            outcomes.append(Outcome(variant, error=errors[variant.label]))
+            continue
+        reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}")
+        place = runnable.index(variant)
+        width = len(plan.study.attacks)
+        own = plan.cells[place * width : (place + 1) * width]
+        records, failures = execute(replace(plan, cells=own), opened, pick_device(device), reporter)
+        outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
+        made = {r.keys["record"] for r in records}
+        cells[variant.label] = [c for c in own if c.record.key in made]
+    if not any(o.records for o in outcomes):
+        raise ConfigError(f"No variant of the study was finished. {outcomes[-1].error}")
+    _clear(out)
+    for outcome in outcomes:
+        for record in outcome.records:
+            write_record(record, out / RECORDS)
+    _write_hits(plan, opened, cells, out)
+    if study.people:
+        shown = [(v.label, cells[v.label][0]) for v in variants if v.picture and cells.get(v.label)]
+        write_grid(plan, opened, shown, study.people, out / PICTURE)
+    body = {
+        "schema_version": 1,
+        "name": name,
+        "quick": quick,
+        "absent_metrics": absent,
+        "definition": study.model_dump(mode="json"),
+        "variants": [
+            {
+                "label": o.variant.label,
+                "error": o.error,
+                "records": [f"{r.name}.json" for r in o.records],
+            }
+            for o in outcomes
+        ],
+    }
+    _write_result(body, outcomes, out)
+    return outcomes
+
+
+def recompute(out: Path) -> list[Outcome]:
+    """Numbers of a study anew from its written files; runs nothing and reads no store.
+
+    Raises:
+        PrivbenchError: a file is missing or unreadable.
+    """
+    try:
+        body = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        study = parse_study(body["definition"], str(out / RESULT))
+        listed = {entry["label"]: entry for entry in body["variants"]}
+        chosen = [v for v in select(study, body["quick"]) if v.label in listed]
+    except OSError as error:
+        raise RecordError(f"Cannot read the study in {out}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{out / RESULT} is not a study's result: {error!r}") from error
+    outcomes = [
+        Outcome(
+            v,
+            tuple(read_record(out / RECORDS / Path(n).name) for n in listed[v.label]["records"]),
+            listed[v.label]["error"],
+        )
+        for v in chosen
+    ]
+    _write_result(body, outcomes, out)
+    return outcomes
+
+
+def _write_result(body: dict[str, Any], outcomes: Sequence[Outcome], out: Path) -> None:
+    study = parse_study(body["definition"], "the study")
+    rows = [(o.variant, o.records, o.error) for o in outcomes]
+    body = body | {"results": summarise(study, rows, read_hits(out / HITS))}
+    text = json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    _write(out / RESULT, (text + "\n").encode())
+
+
+def _fault(variant: Variant, registry: Registry) -> str:
+    """Why a variant cannot be planned, or ""."""
+    try:
+        resolve(registry, "anonymizer", _choice(variant))
+    except PrivbenchError as error:
+        return str(error)
+    return ""
+
+
+def _choice(variant: Variant) -> Choice:
+    return Choice(id=variant.anonymizer, settings=variant.settings)
+
+
+def _installed(metric: str, registry: Registry) -> bool:
+    found = registry.plugins.get(("metric", metric))
+    return found is not None and not found.unavailable
+
+
+def _plan(
+    study: StudyFile,
+    quick: bool,
+    variants: Sequence[Variant],
+    absent: Sequence[str],
+    device: str,
+    registry: Registry,
+) -> Plan:
+    grid = Study(
+        anonymizers=tuple(_choice(v) for v in variants),
+        attacks=(study.quick.attacks if quick else ()) or study.attacks,
+        metrics=tuple(m for m in study.metrics if m.id not in absent),
+        dataset=study.dataset,
+        protocol=(study.quick.protocol if quick else "") or study.protocol,
+        seed=study.seed,
+        device=device,
+    )
+    return make_plan(grid, registry, pick_device(device).type)
+
+
+def _write_hits(plan: Plan, store: Store, cells: Mapping[str, Sequence[Cell]], out: Path) -> None:
+    """Rank-1 hits of every probe, trial, attack and variant, as a long table."""
+    probes = plan.split.probes
+    keys = [plan.data.keys[i] for i in probes]
+    tables = []
+    for label, own in cells.items():
+        for cell in own:
+            scored = store.find(cell.score.stage, cell.score.plugin, cell.score.key)
+            if scored is None:
+                raise RecordError(
+                    f"The store no longer holds the scores of {cell.score.label}. Run again with "
+                    "another --store, or delete the step's record there."
+                )
+            arrays = next(iter(store.read(scored)))
+            fusion: ev.Fusion = scored.notes["fusion"]
+            for trial, found in trial_evidence(plan, arrays, fusion):
+                columns = {
+                    "variant": [label] * len(keys),
+                    "record": [cell.record.key] * len(keys),
+                    "trial": [trial] * len(keys),
+                    "probe": keys,
+                    "subject": found.subject,
+                    "hit": rank1_hits(found),
+                }
+                tables.append(pa.table(columns))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables), sink, compression="zstd")
+    _write(out / HITS, sink.getvalue().to_pybytes())
+
+
+def read_hits(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """(variant, record key) -> (N,) subject and (N,) rank-1 hit of each probe, primary trial.
+
+    Probes are in one order for all variants.
+
+    Raises:
+        RecordError: the file is missing, damaged, or its probes differ between variants.
+    """
+    try:
+        table = pq.read_table(path, filters=[("trial", "=", PRIMARY_TRIAL)])
+        names = np.array([f"{v}\n{r}" for v, r in zip(
+            table["variant"].to_pylist(), table["record"].to_pylist(), strict=True)])  # fmt: skip
+        probe = np.array(table["probe"].to_pylist())
+        subject, hit = table["subject"].to_numpy(), table["hit"].to_numpy()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise RecordError(f"Cannot read the hits {path}: {error}") from error
+    found, first = {}, None
+    for name in dict.fromkeys(names.tolist()):
+        rows = np.flatnonzero(names == name)
+        rows = rows[np.argsort(probe[rows], kind="stable")]
+        first = probe[rows] if first is None else first
+        if not np.array_equal(first, probe[rows]):
+            raise RecordError(f"{path} must hold the same probes for every variant.")
+        label, _, key = name.rpartition("\n")
+        found[label, key] = (subject[rows], hit[rows])
+    return found
+
+
+def _clear(out: Path) -> None:
+    """Remove the records that an earlier result of this folder lists, and nothing else."""
+    try:
+        body = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        names = [n for v in body["variants"] for n in v["records"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names:
+        (out / RECORDS / Path(name).name).unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise RecordError(f"Cannot write {path}: {error}") from error

@@ -1,0 +1,186 @@
+"""The numbers of a study, from records and per-probe hits alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from privbench.keys import stage_seed
+from privbench.paired import FLIPS, differences, holm
+from privbench.record import Record
+from privbench.studyfile import StudyFile, Variant
+from privbench.types import Estimate
+
+Hits = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+
+RANK1 = ("identification", "rank-1")
+AUC = ("verification", "auc")
+
+
+def summarise(
+    study: StudyFile, rows: Sequence[tuple[Variant, Sequence[Record], str]], hits: Hits
+) -> dict[str, Any]:
+    """Everything that the study's tables and plots show.
+
+    Args:
+        rows: variant, its records (one per attack), and why it is missing or not whole.
+        hits: (variant, record key) -> (N,) subject, (N,) hit on the primary trial.
+
+    Returns:
+        JSON-able: `protocol`, `variants` (each with `attacks`), `sweeps`, `tests`.
+    """
+    first = next(record for _, records, _ in rows for record in records)
+    variants: list[dict[str, Any]] = [
+        {
+            "label": variant.label,
+            "group": variant.group,
+            "anonymizer": variant.anonymizer,
+            "settings": variant.settings,
+            "error": error,
+            "control": records[0].anonymizer.control if records else None,
+            "attacks": [_attack(record, study.k) for record in records],
+        }
+        for variant, records, error in rows
+    ]
+    found = _differences(study, rows, hits, first.protocol["resamples"])
+    for entry, (_, records, _) in zip(variants, rows, strict=True):
+        for attack, record in zip(entry["attacks"], records, strict=True):
+            attack["differences"] = found.get((entry["label"], record.keys["record"]), {})
+    return {
+        "protocol": first.protocol,
+        "primary_trial": first.primary_trial,
+        "dataset": first.dataset,
+        "people": first.parts["gallery"].identities,
+        "probes": first.parts["probes"].images,
+        "variants": variants,
+        "sweeps": _sweeps(study, rows),
+        "tests": {"count": sum(len(d) for d in found.values()), "flips": FLIPS},
+    }
+
+
+def verdict(low: float | None, high: float | None, people: int, k: int) -> str:
+    """Whether rank-1 is compatible with k-anonymity, by its interval.
+
+    `violates` only if even the lower bound exceeds 1 / k; `within` only if even the upper bound
+    is below it; else `undecided`. Fewer than k people decide nothing.
+
+    >>> verdict(0.21, 0.4, 100, 5), verdict(0.0, 0.03, 100, 5), verdict(0.1, 0.3, 100, 5)
+    ('violates', 'within', 'undecided')
+    """
+    if people < k or low is None or high is None:
+        return "undecided"
+    return "violates" if low > 1 / k else "within" if high < 1 / k else "undecided"
+
+
+def _attack(record: Record, k: int) -> dict[str, Any]:
+    people = record.parts["gallery"].identities
+    trials = {}
+    for trial, metrics in record.estimates.items():
+        rank1 = _named(metrics.get(RANK1[0], []), RANK1[1])
+        if rank1 is not None:
+            trials[trial] = _shown(rank1) | {"verdict": verdict(rank1.low, rank1.high, people, k)}
+    auc = _named(record.estimates[record.primary_trial].get(AUC[0], []), AUC[1])
+    stage = f"{record.anonymizer.id}: probes"
+    timing = next((t for t in record.timing if t["stage"] == stage), {})
+    return {
+        "attack": record.attack.id,
+        "control": record.attack.control,
+        "threat_model": record.threat_model,
+        "config": record.attack.config,
+        "record": f"{record.name}.json",
+        "trials": trials,
+        "worst": _worst([t["verdict"] for t in trials.values()]),
+        "auc": _shown(auc) if auc else None,
+        "utility": {
+            f"{metric}/{e.name}": _shown(e)
+            for metric, numbers in sorted(record.utility.items())
+            for e in numbers
+        },
+        "ms_per_image": timing.get("summary", {}).get("median_ms_per_image"),
+        "device": timing.get("device", {}),
+    }
+
+
+def _worst(verdicts: Sequence[str]) -> str:
+    """Over all trials: one violation is enough, and all must be within."""
+    for bad in ("violates", "undecided"):
+        if bad in verdicts:
+            return bad
+    return "within" if verdicts else "undecided"
+
+
+def _differences(
+    study: StudyFile,
+    rows: Sequence[tuple[Variant, Sequence[Record], str]],
+    hits: Hits,
+    resamples: int,
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """(variant, record key) -> reference -> difference; Holm over all of them together."""
+    seed = stage_seed(study.seed, "paired")
+    tests: list[tuple[tuple[str, str], str, dict[str, Any]]] = []
+    entries = [
+        (variant.label, record)
+        for variant, records, _ in rows
+        for record in records
+        if record.attack.control is None and (variant.label, record.keys["record"]) in hits
+    ]
+    for reference in study.references:
+        for base in (record for label, record in entries if label == reference):
+            others = [
+                (label, record.keys["record"])
+                for label, record in entries
+                if label != reference and _same_attack(record, base)
+            ]
+            if not others:
+                continue
+            subject, against = hits[reference, base.keys["record"]]
+            columns = np.stack([hits[name][1] for name in others], axis=1)
+            made = differences(columns, against, subject, resamples, seed)
+            tests += [
+                (name, reference, _shown(d.estimate) | {"p": d.p})
+                for name, d in zip(others, made, strict=True)
+            ]
+    result: dict[tuple[str, str], dict[str, Any]] = {}
+    adjusted = holm(np.array([body["p"] for _, _, body in tests]))
+    for (name, reference, body), p in zip(tests, adjusted, strict=True):
+        result.setdefault(name, {})[reference] = body | {"p_holm": float(p)}
+    return result
+
+
+def _same_attack(one: Record, other: Record) -> bool:
+    return (one.attack.id, one.attack.config) == (other.attack.id, other.attack.config)
+
+
+def _sweeps(
+    study: StudyFile, rows: Sequence[tuple[Variant, Sequence[Record], str]]
+) -> list[dict[str, Any]]:
+    """Each sweep's points: value of the setting and variant, the default's among them."""
+    config = {v.label: records[0].anonymizer.config for v, records, _ in rows if records}
+    sweeps = []
+    for sweep in study.sweeps:
+        labels = [sweep.variant, *(sweep.label(value) for value in sweep.values)]
+        points = [
+            {"value": config[label][sweep.setting], "variant": label}
+            for label in labels
+            if label in config and sweep.setting in config[label]
+        ]
+        points.sort(key=lambda p: p["value"])
+        sweeps.append({"variant": sweep.variant, "setting": sweep.setting, "points": points})
+    return sweeps
+
+
+def _named(numbers: Sequence[Estimate], name: str) -> Estimate | None:
+    return next((n for n in numbers if n.name == name), None)
+
+
+def _shown(number: Estimate) -> dict[str, Any]:
+    return {
+        "value": number.value,
+        "low": number.low,
+        "high": number.high,
+        "chance": number.chance,
+        "protects": number.protects,
+        "unit": number.unit,
+    }
