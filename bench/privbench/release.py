@@ -51,6 +51,7 @@ def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
                 "seconds": np.array([seconds]),
                 "memory": np.array([memory]),
                 "warmup": np.array([int(first)]),
+                "at_once": np.array([at_once(plugin, size)]),
                 "device": np.frombuffer(device, np.uint8),
             }
             existing[start // size] = store.write_part(step.key, start // size, arrays)
@@ -67,30 +68,66 @@ def fitted(session: Session, cell: Cell, part: str) -> Anonymizer:
     if on is None:
         return cast(Anonymizer, plugin)
     with blame(cell.anonymizer, f"fitting on {on}"):
-        if not isinstance(plugin, Fittable):
+        reference = session.part("background" if on == "background" else part)
+    return fit(cell.anonymizer, plugin, reference)
+
+
+def fit(plugin: Resolved, made: object, reference: ImageSet) -> Anonymizer:
+    """An anonymizer fitted on reference images.
+
+    Raises:
+        PluginError: it has no `fit`, or that raised.
+    """
+    on = plugin.registered.spec.tags.fit_on
+    with blame(plugin, f"fitting on {on}"):
+        if not isinstance(made, Fittable):
             raise PluginError(
-                f"The anonymizer {cell.anonymizer.id} is tagged fit_on={on!r} and has no `fit`."
+                f"The anonymizer {plugin.id} is tagged fit_on={on!r} and has no `fit`."
             )
-        return plugin.fit(session.part("background" if on == "background" else part))
+        return made.fit(reference)
 
 
 def anonymize_batch(
     session: Session, cell: Cell, plugin: Anonymizer, images: ImageSet, seeds: Sequence[int]
 ) -> tuple[torch.Tensor, float, int]:
-    """One batch, padded to the fixed shape: (uint8 pixels, seconds, memory in bytes)."""
-    size, n = cell.anonymizer.batch_size, len(images)
+    """One batch of a run: (uint8 pixels, seconds, memory in bytes)."""
+    size = cell.anonymizer.batch_size
+    return timed_batch(cell.anonymizer, plugin, session.device, images, seeds, size)
+
+
+def timed_batch(
+    plugin: Resolved,
+    made: Anonymizer,
+    device: torch.device,
+    images: ImageSet,
+    seeds: Sequence[int],
+    size: int,
+) -> tuple[torch.Tensor, float, int]:
+    """One batch, padded to `size` images: (uint8 pixels, seconds, memory in bytes).
+
+    Timed are the copy to the device, the anonymizer, and the wait until the device is done.
+
+    Raises:
+        PluginError: the anonymizer raised, or broke its contract.
+    """
+    n = len(images)
     pad = [i % n for i in range(size)]
     padded = images.pixels[torch.tensor(pad)]
     keys = tuple(f"{i}" for i in range(size))
-    reset_peak(session.device)
-    with blame(cell.anonymizer, "anonymizing"), torch.inference_mode():
-        with stopwatch(session.device) as seconds:
-            floats = padded.to(session.device, non_blocking=True).float().div_(255)
+    reset_peak(device)
+    with blame(plugin, "anonymizing"), torch.inference_mode():
+        with stopwatch(device) as seconds:
+            floats = padded.to(device, non_blocking=True).float().div_(255)
             batch = ImageBatch(floats, np.full(size, UNKNOWN), keys)
-            out = plugin.anonymize(batch, [seeds[i] for i in pad])
-        checked(cell.anonymizer, out, tuple(padded.shape))
+            out = made.anonymize(batch, [seeds[i] for i in pad])
+        checked(plugin, out, tuple(padded.shape))
         pixels = quantize(out[:n])
-    return pixels, seconds[0], memory_bytes(session.device)
+    return pixels, seconds[0], memory_bytes(device)
+
+
+def at_once(made: object, size: int) -> int:
+    """Images that a plugin computed at once: its own count, where memory ran out, else `size`."""
+    return min(size, int(getattr(made, "batch_size", size)))
 
 
 def checked(plugin: Resolved, out: object, shape: tuple[int, ...]) -> None:
@@ -140,6 +177,7 @@ def _timing(
         resolution=(int(height), int(width)),
         peak_bytes=max(int(p["memory"][0]) for p in parts),
         device=device,
+        at_once=min(int(p["at_once"][0]) if "at_once" in p else size for p in parts),
     )
 
 

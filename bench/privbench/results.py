@@ -112,9 +112,9 @@ def make_record(
     spec = plan.data_plugin.registered.spec
     return Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        privbench=_version("privbench"),
-        anonymizer=_ref(cell.anonymizer),
-        attack=_ref(cell.attack),
+        privbench=package_version("privbench"),
+        anonymizer=plugin_ref(cell.anonymizer),
+        attack=plugin_ref(cell.attack),
         threat_model=cell.attack.registered.spec.tags.knowledge or "none",
         oracle_queries=scored.notes["queries"],
         dataset={
@@ -135,13 +135,14 @@ def make_record(
         utility=utility,
         attack_report=scored.notes["report"] | {"fusion": scored.notes["fusion"]},
         timing=timing,
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: package_version(name) for name in PACKAGES},
         keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.stage != "record"}
         | {"record": cell.record.key},
     )
 
 
-def _ref(plugin: Resolved) -> PluginRef:
+def plugin_ref(plugin: Resolved) -> PluginRef:
+    """A plugin as records name it."""
     spec = plugin.registered.spec
     return PluginRef(
         **plugin.ref(),
@@ -152,7 +153,8 @@ def _ref(plugin: Resolved) -> PluginRef:
     )
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Version of an installed package, "" where it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -121,6 +121,7 @@ def to_json(timing: Timing) -> dict[str, Any]:
         "images": list(timing.images),
         "warmup": timing.warmup,
         "batch_size": timing.batch_size,
+        "at_once": timing.at_once or timing.batch_size,
         "resolution": list(timing.resolution),
         "peak_bytes": timing.peak_bytes,
         "device": dict(timing.device),

@@ -106,7 +106,12 @@ def quantize(pixels: torch.Tensor) -> torch.Tensor:
 
 
 class Anonymizer(Protocol):
-    """Turns face images into released images."""
+    """Turns face images into released images.
+
+    Two attributes are read where there are any: `batch_size` (int), images that are really
+    computed at once, fewer than asked for where memory ran out; `resolution` (int), side in
+    pixels at which a model works.
+    """
 
     def anonymize(self, batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
         """Anonymize each image on its own.
@@ -353,6 +358,8 @@ class Timing:
         resolution: (height, width).
         peak_bytes: peak device memory (GPU) or largest resident set seen after a batch (CPU).
         device: fingerprint, see `privbench.timing.fingerprint`.
+        at_once: images that were really computed at once; fewer than `batch_size` where memory
+            ran out. None: `batch_size`.
     """
 
     stage: str
@@ -363,3 +370,4 @@ class Timing:
     resolution: tuple[int, int]
     peak_bytes: int
     device: Mapping[str, str] = field(default_factory=dict)
+    at_once: int | None = None
