@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from privbench.api import explain, run
     from privbench.errors import PrivbenchError
     from privbench.hookspecs import hookimpl
+    from privbench.measure import time_anonymizers
     from privbench.record import Record, read_record
     from privbench.registry import load_registry
     from privbench.spec import Config, NoConfig, PluginSpec, Tags
@@ -23,6 +24,7 @@ _HOME = {
     "explain": "api",
     "PrivbenchError": "errors",
     "hookimpl": "hookspecs",
+    "time_anonymizers": "measure",
     "Record": "record",
     "read_record": "record",
     "load_registry": "registry",
@@ -45,6 +47,7 @@ __all__ = [
     "load_registry",
     "read_record",
     "run",
+    "time_anonymizers",
 ]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from privbench.plan import Study
     from privbench.progress import Reporter
     from privbench.record import Record
+    from privbench.timing_record import TimingRecord
 
 app = App(
     name="privbench",
@@ -119,6 +120,71 @@ def run(
     for failure in failures:
         _complain(f"{failure.label}: {failure.error}")
     return 2 if failures else 0
+
+
+@app.command(name="time")
+def time_alone(
+    *anonymizers: str,
+    set: Annotated[  # noqa: A002 - the flag's name
+        tuple[str, ...], Parameter(consume_multiple=True, negative="")
+    ] = (),
+    device: str = "auto",
+    images: int | None = None,
+    batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (),
+    warmup: int = 1,
+    seed: int = 0,
+    dataset: str = "synthfaces",
+    protocol: str = "quick",
+    records: str = ".privbench/timings",
+) -> int:
+    """Measure speed and memory of anonymizers alone; says nothing about privacy.
+
+    Parameters
+    ----------
+    anonymizers
+        Their ids.
+    set
+        Settings: key=value, or plugin.key=value. model=random:sd15 and model=random:sdxl build
+        the true architecture with random weights.
+    device
+        auto, cpu, cuda, cuda:1, ...
+    images
+        At least so many images are timed, in whole batches; by default five batches.
+    batch
+        Batch sizes, each measured; by default the anonymizer's own.
+    warmup
+        Batches before the clock counts.
+    seed
+        Seed of the anonymizers' randomness.
+    dataset
+        Data set whose images are anonymized, by id.
+    protocol
+        Preset whose background images fit what must be fitted on some.
+    records
+        Directory for the timing records.
+    """
+    from privbench.measure import time_anonymizers
+
+    with _reporter() as reporter:
+        done = list(
+            time_anonymizers(
+                anonymizers,
+                settings=set,
+                dataset=dataset,
+                protocol=protocol,
+                device=device,
+                images=images,
+                batch=batch,
+                warmup=warmup,
+                seed=seed,
+                records=records,
+                reporter=reporter,
+            )
+        )
+    _print_timings(done)
+    for record in done:
+        print(f"{records}/{record.name}.json")
+    return 0
 
 
 @app.command
@@ -304,6 +370,42 @@ def _print_records(records: Sequence[Record]) -> None:
             if timing["summary"]:
                 rate = timing["summary"]["images_per_second"]
                 console.print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
+
+
+def _print_timings(done: Sequence[TimingRecord]) -> None:
+    from rich.markup import escape
+
+    names = ("batch", "image", "median", "p95", "images/s", "peak memory", "batches", "")
+    console, table = _console(), _table("anonymizer", *names)
+    for record in done:
+        timing, numbers = record.timing, record.timing["summary"]
+        size, ran = timing["batch_size"], timing["at_once"]
+        table.add_row(
+            record.anonymizer.id,
+            f"{size}" if ran == size else f"{size} ({ran} at once)",
+            "{}x{}".format(*timing["resolution"]),
+            f"{_digits(numbers['median_ms_per_image'])} ms",
+            f"{_digits(numbers['p95_ms_per_image'])} ms",
+            _digits(numbers["images_per_second"]),
+            f"{timing['peak_bytes'] / 2**20:,.0f} MiB",
+            f"{numbers['samples']} + {numbers['warmup']}",
+            "" if record.label == "measured" else record.label,
+        )
+    console.print(table)
+    device = done[0].timing["device"]
+    console.print("; ".join(f"{k} {escape(v)}" for k, v in device.items()))
+    console.print(
+        "median and p95 per image; batches: timed + warm-up; memory: "
+        + ("peak on the GPU" if "cuda" in device else "resident set of the whole process"),
+        style="dim",
+    )
+    if any(record.label == "timing-only" for record in done):
+        console.print("timing-only: random weights; what they release means nothing", style="dim")
+
+
+def _digits(number: float) -> str:
+    """Three significant digits, and never an exponent."""
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def _shown(number: Any) -> str:

@@ -14,13 +14,23 @@ import numpy as np
 import psutil
 import torch
 
+from privbench.errors import ConfigError
 from privbench.types import Timing
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU."""
+    """`auto` is the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: torch knows no such device.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise ConfigError(
+                f"There is no device {name!r}. Expected auto, cpu, cuda, cuda:1, ..."
+            ) from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
