@@ -287,6 +287,72 @@ def leaderboard(
     return 0
 
 
+@app.command
+def study(
+    name: str = "",
+    *,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    committed: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+    store: str = ".privbench/store",
+    device: str = "auto",
+) -> int:
+    """Run a study and write its tables, plots and pictures; without a name, list the studies.
+
+    Parameters
+    ----------
+    name
+        An installed study, or the path of a study file that ends in .toml (docs/studies.md).
+    quick
+        Fewer variants and a shorter attack: a first look.
+    committed
+        Make tables and plots anew from the files in --out; run nothing and read no store.
+    out
+        Folder to write; docs/studies/NAME by default, .privbench/studies/NAME for the quick form.
+    store
+        Where artefacts are kept: a directory, or an fsspec URL.
+    device
+        auto, cpu, cuda, cuda:1, ...
+    """
+    import privbench_leaderboard
+    from privbench.registry import load_registry
+    from privbench.studyfile import load_study_file, select
+
+    known = load_registry().studies
+    if not name:
+        table = _table("study", "variants", "question")
+        for each in sorted(known):
+            _, found = load_study_file(each, known)
+            table.add_row(each, str(len(select(found, quick=False))), found.question)
+        _console().print(table)
+        return 0
+    short, definition = load_study_file(name, known)
+    folder = out or Path(".privbench/studies" if quick else "docs/studies") / short
+    from privbench.study import recompute, run_study_file
+
+    if committed:
+        outcomes = recompute(folder)
+    else:
+        with _reporter() as reporter:
+            outcomes = run_study_file(
+                short,
+                definition,
+                folder,
+                quick=quick,
+                store=store,
+                device=device,
+                reporter=reporter,
+            )
+    try:
+        print(privbench_leaderboard.write_study(folder))
+    except privbench_leaderboard.LeaderboardError as error:
+        raise PrivbenchError(str(error)) from error
+    for outcome in outcomes:
+        if outcome.error:
+            _complain(f"{outcome.variant.label}: {outcome.error}")
+    return 2 if any(o.error for o in outcomes) else 0
+
+
 def main(tokens: Sequence[str] | None = None) -> None:
     """Entry point. Exit code 2 and one message for anything that we or the user did wrong."""
     try:

@@ -91,6 +91,7 @@ def run_study_file(
     opened, outcomes, cells = Store(store), [], {}
     for number, variant in enumerate(variants):
         if errors[variant.label]:
+            reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}: left out")
             outcomes.append(Outcome(variant, error=errors[variant.label]))
             continue
         reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}")

@@ -58,7 +58,7 @@ class Sweep(_Model):
 
     def label(self, value: float) -> str:
         """Label of the variant at one value."""
-        return f"{self.variant}, {self.setting.replace('_', ' ')} {value:g}"
+        return f"{self.variant} ({self.setting.replace('_', ' ')} {value:g})"
 
 
 class Reported(_Model):
@@ -85,8 +85,9 @@ class StudyFile(_Model):
         metrics: those that are not installed are left out and named.
         k: of the k-anonymity verdict.
         people: columns of the picture grid; 0 draws none. Only for images that may be shown.
-        utility: `metric/output` columns of the utility table, in order; empty: all that exist.
-        frontier: `metric/output` of the privacy-utility plots.
+        utility: columns of the utility table: `metric/output`, or `metric` for its first output;
+            empty: all that exist.
+        frontier: utilities of the privacy-utility plots, named likewise.
         notes: sentences for the page.
     """
 
@@ -101,7 +102,7 @@ class StudyFile(_Model):
     k: int = Field(default=5, ge=2)
     people: int = Field(default=0, ge=0, le=12)
     utility: tuple[str, ...] = ()
-    frontier: tuple[str, ...] = ("ssim/ssim",)
+    frontier: tuple[str, ...] = ("ssim",)
     notes: tuple[str, ...] = ()
     reported: tuple[Reported, ...] = ()
     quick: Quick = Quick()

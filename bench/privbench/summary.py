@@ -32,6 +32,7 @@ def summarise(
         JSON-able: `protocol`, `variants` (each with `attacks`), `sweeps`, `tests`.
     """
     first = next(record for _, records, _ in rows for record in records)
+    metrics = [m.id for m in study.metrics]
     variants: list[dict[str, Any]] = [
         {
             "label": variant.label,
@@ -40,7 +41,7 @@ def summarise(
             "settings": variant.settings,
             "error": error,
             "control": records[0].anonymizer.control if records else None,
-            "attacks": [_attack(record, study.k) for record in records],
+            "attacks": [_attack(record, study.k, metrics) for record in records],
         }
         for variant, records, error in rows
     ]
@@ -74,11 +75,11 @@ def verdict(low: float | None, high: float | None, people: int, k: int) -> str:
     return "violates" if low > 1 / k else "within" if high < 1 / k else "undecided"
 
 
-def _attack(record: Record, k: int) -> dict[str, Any]:
+def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
     people = record.parts["gallery"].identities
     trials = {}
-    for trial, metrics in record.estimates.items():
-        rank1 = _named(metrics.get(RANK1[0], []), RANK1[1])
+    for trial, found in record.estimates.items():
+        rank1 = _named(found.get(RANK1[0], []), RANK1[1])
         if rank1 is not None:
             trials[trial] = _shown(rank1) | {"verdict": verdict(rank1.low, rank1.high, people, k)}
     auc = _named(record.estimates[record.primary_trial].get(AUC[0], []), AUC[1])
@@ -93,11 +94,11 @@ def _attack(record: Record, k: int) -> dict[str, Any]:
         "trials": trials,
         "worst": _worst([t["verdict"] for t in trials.values()]),
         "auc": _shown(auc) if auc else None,
-        "utility": {
-            f"{metric}/{e.name}": _shown(e)
-            for metric, numbers in sorted(record.utility.items())
-            for e in numbers
-        },
+        "utility": [
+            {"metric": metric, "name": e.name} | _shown(e)
+            for metric in metrics
+            for e in record.utility.get(metric, [])
+        ],
         "ms_per_image": timing.get("summary", {}).get("median_ms_per_image"),
         "device": timing.get("device", {}),
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from tabulate import tabulate
 
 from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.figures import plot
+from privbench_leaderboard.frontier import Interval
 from privbench_leaderboard.records import Number, Stage, load
 from privbench_leaderboard.tables import Row, SummaryTable, build
 
@@ -16,7 +19,7 @@ MAX_TEXT = 120
 """Longer text from a record is cut."""
 
 _COLUMNS = (
-    ("Rank", "right"),
+    ("Rank", "left"),
     ("Anonymizer", "left"),
     ("Threat model", "left"),
     ("Rank-1 ↓", "left"),
@@ -26,34 +29,45 @@ _COLUMNS = (
     ("Same-photo rank-1 ↓", "left"),
     ("ROC AUC ↓", "left"),
     ("Set < 10 ↓", "left"),
-    ("SSIM ↑", "left"),
+)
+_COSTS = (
     ("ms/image ↓", "right"),
     ("Peak MiB ↓", "right"),
     ("Device", "left"),
     ("Seeds", "right"),
 )
 
-_BOUND = (
+_UTILITY = (
+    ("detection", "Faces found"),
+    ("attributes", "Attributes kept"),
+    ("downstream", "Downstream"),
+    ("ssim", "SSIM"),
+)
+"""Metric whose first output has a column, wherever some record holds it."""
+
+BOUND = (
     "A privacy number is an upper bound on protection under the attacks tried: a better attack "
     "can only show less protection, never more."
 )
 
 _LEGEND = f"""\
-{_BOUND}
+{BOUND}
 
 ↓ lower is better, ↑ higher is better; for rank-1, AUC and set size better means better protected.
 **Rank-1**: share of released images whose person the attacker names first, among S enrolled
 people, with other photographs of each person as references. **Same-photo**: the very photograph
 that was anonymized is among the references. **Set < 10**: share of images that leave the attacker
-fewer than ten candidates. **SSIM**: similarity of the release to its source. Intervals are 95 %,
-from resampling identities.
+fewer than ten candidates. Utility columns appear where it was measured; **Faces found**: share of
+releases in which a face detector finds a face, which is utility and never privacy; **SSIM**:
+similarity of the release to its source. Intervals are 95 %, from resampling identities.
 
 A row is one anonymizer against one kind of attacker, and shows the worst case: of all attacks
 that this attacker may run (who may do more may also do less) and of all seeds, the run with the
 highest rank-1. All numbers of the row are that run's; its interval is not widened for having been
 picked as the worst. Ranks count within a threat model; rows whose intervals overlap share a range
-of ranks. Controls are not ranked: a positive control leaves the person recognisable, a negative
-control shows somebody else. What was not measured is blank.
+of ranks. Controls and diagnostics stand apart and are not ranked: a positive control leaves the
+person recognisable, a negative control shows somebody else, a diagnostic releases what nobody
+would, to see what it gives away. What was not measured is blank.
 """
 
 
@@ -75,22 +89,25 @@ def escape(text: str) -> str:
 _SPECIAL = frozenset("&<>|`\\[]*_~@#$!")
 
 
-def render_markdown(tables: Sequence[SummaryTable]) -> str:
+def render_markdown(
+    tables: Sequence[SummaryTable], plots: Mapping[int, str] = MappingProxyType({})
+) -> str:
     """The whole board as Markdown.
 
     Args:
         tables: as `build` returns them.
+        plots: place of a table -> file name of its plot, beside the page.
     """
     parts = [
         "# Leaderboard\n\n<!-- Written by `privbench leaderboard`. Do not edit. -->\n",
         _LEGEND,
-        *(_section(table) for table in tables),
+        *(_section(table, plots.get(i, "")) for i, table in enumerate(tables)),
     ]
     return "\n".join(parts)
 
 
 def write(records: Path | str, out: Path | str) -> tuple[SummaryTable, ...]:
-    """Recompute the board from a folder of records.
+    """Recompute the board from a folder of records, and beside it a plot of each table.
 
     Args:
         records: folder that holds record files, at any depth.
@@ -101,25 +118,53 @@ def write(records: Path | str, out: Path | str) -> tuple[SummaryTable, ...]:
     """
     tables = build(load(records))
     path = Path(out)
+    plots = {}
+    if path.is_dir():
+        raise LeaderboardError(f"Cannot write {path}: it is a folder.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render_markdown(tables), encoding="utf-8", newline="\n")
+        for i, table in enumerate(tables):
+            name = f"{path.stem.lower()}-{i + 1}.png"
+            if plot(table, path.with_name(name)):
+                plots[i] = name
+        path.write_text(render_markdown(tables, plots), encoding="utf-8", newline="\n")
     except OSError as error:
         raise LeaderboardError(f"Cannot write {path}: {error}") from error
     return tables
 
 
-def _section(table: SummaryTable) -> str:
-    grid = tabulate(
-        [_cells(row) for row in table.rows],
-        headers=[name for name, _ in _COLUMNS],
-        tablefmt="github",
-        colalign=[side for _, side in _COLUMNS],
-        disable_numparse=True,  # or an id such as 1e3 would become a number
-    )
-    title = f"## {escape(table.protocol)} v{table.version} on {escape(table.data)}"
+def _section(table: SummaryTable, image: str) -> str:
+    utilities = [(n, u) for n, _ in _UTILITY if (u := _first(table.rows, n)) is not None]
+    names = dict(_UTILITY)
+    columns = [
+        *_COLUMNS,
+        *((f"{names[n]} {'↑' if u.protects == 'higher' else '↓'}", "left") for n, u in utilities),
+        *_COSTS,
+    ]
+
+    def grid(rows: Sequence[Row]) -> str:
+        return tabulate(
+            [_cells(row, [n for n, _ in utilities]) for row in rows],
+            headers=[name for name, _ in columns],
+            tablefmt="github",
+            colalign=[side for _, side in columns],
+            disable_numparse=True,  # or an id such as 1e3 would become a number
+        )
+
+    parts = [f"## {escape(table.protocol)} v{table.version} on {escape(table.data)}", ""]
+    ranked, apart = ([r for r in table.rows if bool(r.control) == c] for c in (False, True))
+    if ranked:
+        parts += [grid(ranked), ""]
+    if image:
+        parts += [f"![Worst-case rank-1 against utility]({image})", ""]
+    if apart:
+        parts += ["### Controls and diagnostics", "", grid(apart), ""]
     warnings = [f"> **Warning.** {_inert(text)}\n" for text in table.warnings]
-    return "\n".join([title, "", grid, "", _facts(table), *_controls(table), *warnings])
+    return "\n".join([*parts, _facts(table), *_controls(table), *warnings])
+
+
+def _first(rows: Iterable[Row], metric: str) -> Number | None:
+    return next((u for row in rows if (u := row.utility.get(metric)) is not None), None)
 
 
 def _inert(sentence: str) -> str:
@@ -130,34 +175,34 @@ def _inert(sentence: str) -> str:
 def _facts(table: SummaryTable) -> str:
     probes = _spread(row.probes for row in table.rows)
     people = _spread(row.people for row in table.rows)
-    chance = _spread(_number(row.rank1.chance) for row in table.rows if row.rank1)
+    chance = _spread(number(row.rank1.chance) for row in table.rows if row.rank1)
     return (
         f"{probes} probes of {people} enrolled people; chance {chance}; {table.resamples:,} "
         f"resamples of identities; primary trial {escape(table.trial)}; data set "
-        f"{escape(table.data)}, SHA-256 {escape(table.digest[:12])}. {_BOUND}\n"
+        f"{escape(table.data)}, SHA-256 {escape(table.digest[:12])}. {BOUND}\n"
     )
 
 
 def _controls(table: SummaryTable) -> list[str]:
-    found = [f"{escape(name)} {_estimate(number)}" for name, number in table.control_attacks]
+    found = [f"{escape(name)} {estimate(number)}" for name, number in table.control_attacks]
     if not found:
         return []
     return [f"Rank-1 of control attacks, which no row counts: {'; '.join(found)}.\n"]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, utilities: Sequence[str]) -> list[str]:
     return [
         _rank(row),
         escape(row.anonymizer),
         row.threat_model,
-        _estimate(row.rank1),
+        estimate(row.rank1),
         "" if row.people is None else str(row.people),
-        _number(row.rank1.chance) if row.rank1 else "",
+        number(row.rank1.chance) if row.rank1 else "",
         f"{escape(row.attack)} ({row.attacks})",
-        _estimate(row.same_photo),
-        _estimate(row.auc),
-        _estimate(row.small_set),
-        _estimate(row.ssim),
+        estimate(row.same_photo),
+        estimate(row.auc),
+        estimate(row.small_set),
+        *(estimate(row.utility.get(name)) for name in utilities),
         _milliseconds(row.stage),
         f"{row.stage.peak_bytes / 2**20:.0f}" if row.stage else "",
         _device(row.stage, row.dtype),
@@ -167,22 +212,24 @@ def _cells(row: Row) -> list[str]:
 
 def _rank(row: Row) -> str:
     if row.control:
-        return f"{row.control} control"
+        return row.control if row.control == "diagnostic" else f"{row.control} control"
     if row.rank is None:
         return ""
     best, worst = row.rank
     return str(best) if best == worst else f"{best}–{worst}"
 
 
-def _estimate(number: Number | None) -> str:
-    if number is None or number.value is None:
+def estimate(found: Interval | None) -> str:
+    """`value [low, high]`; "" for what is missing."""
+    if found is None or found.value is None:
         return ""
-    if number.low is None or number.high is None:
-        return _number(number.value)
-    return f"{_number(number.value)} [{_number(number.low)}, {_number(number.high)}]"
+    if found.low is None or found.high is None:
+        return number(found.value)
+    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals; "" for what is missing."""
     return "" if value is None else f"{value:.3f}"
 
 

@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 """The record schema that this package reads."""
 
 ThreatModel = Literal["none", "black-box", "adaptive"]
+Control = Literal["positive", "negative", "diagnostic"]
 
 
 class _Model(BaseModel):
@@ -55,7 +56,7 @@ class Plugin(_Model):
     config: dict[str, Any]
     code: str
     weights: dict[str, str]
-    control: Literal["positive", "negative"] | None = None
+    control: Control | None = None
 
 
 class Protocol(_Model):
@@ -116,10 +117,6 @@ class Entry(_Model):
     def number(self, trial: str, metric: str, name: str) -> Number | None:
         """An estimate from identification evidence, or None where the record has none."""
         return _named(self.estimates.get(trial, {}).get(metric, []), name)
-
-    def usefulness(self, metric: str, name: str) -> Number | None:
-        """A utility estimate, or None where the record has none."""
-        return _named(self.utility.get(metric, []), name)
 
     def anonymize_stage(self) -> Stage | None:
         """Timing of anonymizing the probes, or None where it was not timed."""

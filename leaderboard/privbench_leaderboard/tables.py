@@ -6,10 +6,10 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.records import Entry, Number, Plugin, Stage, ThreatModel
+from privbench_leaderboard.records import Control, Entry, Number, Plugin, Stage, ThreatModel
 
 RANKED_BY = ("identification", "rank-1")
 """Metric and output whose worst case over attacks ranks the rows; lower protects better."""
@@ -30,7 +30,7 @@ class Row:
 
     Attributes:
         anonymizer: id, followed by what distinguishes it from other rows of the same id.
-        control: `positive` or `negative` for a control, which is never ranked.
+        control: `positive` or `negative` for a control, `diagnostic`; none of them is ranked.
         threat_model: what the attacker may know.
         rank: best and worst rank that the intervals allow, None for a control or a missing value.
         rank1: rank-1 on the primary trial.
@@ -41,14 +41,14 @@ class Row:
         attack: the attack that did it.
         attacks: how many attacks were tried.
         seeds: how many seeds that attack was run with.
-        ssim: structural similarity of the release to its source.
+        utility: metric -> its first output, e.g. `ssim` -> similarity to the source.
         stage: timing of anonymizing the probes.
         dtype: it computed with.
         probes: N.
     """
 
     anonymizer: str
-    control: Literal["positive", "negative"] | None
+    control: Control | None
     threat_model: ThreatModel
     rank: tuple[int, int] | None
     rank1: Number | None
@@ -59,7 +59,7 @@ class Row:
     attack: str
     attacks: int
     seeds: int
-    ssim: Number | None
+    utility: Mapping[str, Number]
     stage: Stage | None
     dtype: str
     probes: int | None
@@ -169,7 +169,7 @@ def _row(
         attack=attacks[by],
         attacks=len({_ref(e.attack) for e in tried}),
         seeds=len({e.seed for e in tried if _ref(e.attack) == by}),
-        ssim=worst.usefulness("ssim", "ssim"),
+        utility={name: numbers[0] for name, numbers in worst.utility.items() if numbers},
         stage=worst.anonymize_stage(),
         dtype=worst.dtype,
         probes=rank1.n if rank1 else None,
@@ -200,7 +200,7 @@ def _place(row: Row) -> tuple[Any, ...]:
     value = _value(row.rank1)
     return (
         -_POWER[row.threat_model],
-        ("", "positive", "negative").index(row.control or ""),
+        ("", "positive", "negative", "diagnostic").index(row.control or ""),
         value is None,
         value or 0.0,
         row.anonymizer,

@@ -1,0 +1,208 @@
+"""The result of a study (`study.json`) as the leaderboard reads it.
+
+Written by `privbench.study`; as with records, nothing is imported from there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from privbench_leaderboard.errors import LeaderboardError
+
+SCHEMA_VERSION = 1
+"""The schema of `study.json` that this package reads."""
+
+Verdict = Literal["violates", "within", "undecided"]
+Group = Literal["condition", "sweep", "baseline", "control", "diagnostic"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Shown(_Model):
+    """One estimate with its 95 % interval."""
+
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    chance: FiniteFloat | None = None
+    protects: Literal["higher", "lower"] = "lower"
+    unit: str = "share"
+
+
+class Trial(Shown):
+    """Rank-1 on one trial, and what it says about k-anonymity."""
+
+    verdict: Verdict
+
+
+class Utility(Shown):
+    """One output of a utility metric."""
+
+    metric: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it, with its unit."""
+        name = self.name if self.metric in self.name else f"{self.metric} {self.name}"
+        return f"{name}, {self.unit}" if self.unit not in ("share", "index") else name
+
+
+class Difference(Shown):
+    """Rank-1 minus that of a reference, on the same probes."""
+
+    p: FiniteFloat
+    p_holm: FiniteFloat
+
+
+class Attacked(_Model):
+    """A variant under one attack.
+
+    Attributes:
+        worst: verdict over all trials.
+    """
+
+    attack: str
+    control: str | None
+    config: dict[str, Any]
+    trials: dict[str, Trial]
+    worst: Verdict
+    auc: Shown | None
+    utility: tuple[Utility, ...]
+    ms_per_image: FiniteFloat | None
+    device: dict[str, str]
+    differences: dict[str, Difference]
+
+    def useful(self, name: str) -> Utility | None:
+        """A utility by `metric/output`, or by `metric` for its first output."""
+        metric, _, output = name.partition("/")
+        return next(
+            (u for u in self.utility if u.metric == metric and output in ("", u.name)), None
+        )
+
+
+class Variant(_Model):
+    """A row of the study."""
+
+    label: str
+    group: Group
+    anonymizer: str
+    error: str
+    control: str | None
+    attacks: tuple[Attacked, ...]
+
+    def hardest(self, trial: str) -> Attacked | None:
+        """The result of the attack, controls aside, with the highest rank-1 on a trial."""
+        tried = [a for a in self.attacks if a.control is None and trial in a.trials]
+        return max(tried, key=lambda a: a.trials[trial].value or 0.0, default=None)
+
+
+class Point(_Model):
+    """A variant at one value of a sweep."""
+
+    value: FiniteFloat
+    variant: str
+
+
+class Sweep(_Model):
+    """One setting of one variant, over several values."""
+
+    variant: str
+    setting: str
+    points: tuple[Point, ...]
+
+
+class Reported(_Model):
+    """A number from elsewhere."""
+
+    value: FiniteFloat
+    what: str
+    source: str
+    caveats: tuple[str, ...]
+
+
+class Definition(_Model):
+    """What was asked."""
+
+    title: str
+    question: str
+    references: tuple[str, ...]
+    k: int
+    utility: tuple[str, ...]
+    frontier: tuple[str, ...]
+    notes: tuple[str, ...]
+    reported: tuple[Reported, ...]
+
+
+class Preset(_Model):
+    """The protocol."""
+
+    name: str
+    version: int
+    resamples: int
+
+
+class Tests(_Model):
+    """The family of tests behind the adjusted p-values."""
+
+    count: int
+    flips: int
+
+
+class Results(_Model):
+    """What was found."""
+
+    protocol: Preset
+    primary_trial: str
+    dataset: dict[str, str]
+    people: int
+    probes: int
+    variants: tuple[Variant, ...]
+    sweeps: tuple[Sweep, ...]
+    tests: Tests
+
+
+class Study(_Model):
+    """The whole of `study.json`."""
+
+    name: str
+    quick: bool
+    absent_metrics: tuple[str, ...]
+    definition: Definition
+    results: Results
+
+    def rows(self, *groups: Group) -> list[tuple[Variant, Attacked, Trial]]:
+        """Finished variants of some groups, with their hardest attack on the primary trial."""
+        trial = self.results.primary_trial
+        found = [(v, v.hardest(trial)) for v in self.results.variants if v.group in groups]
+        return [(v, a, a.trials[trial]) for v, a in found if a is not None]
+
+
+def load_study(path: Path | str) -> Study:
+    """Read `study.json`.
+
+    Raises:
+        LeaderboardError: unreadable, of another schema version, or not a study's result.
+    """
+    try:
+        body = json.loads(Path(path).read_text(encoding="utf-8"))
+        version = body["schema_version"]
+    except OSError as error:
+        raise LeaderboardError(f"Cannot read the study {path}: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LeaderboardError(f"{path} is not a study's result: {error!r}") from error
+    if version != SCHEMA_VERSION:
+        raise LeaderboardError(
+            f"{path} has study schema {version!r}; this leaderboard reads {SCHEMA_VERSION}."
+        )
+    try:
+        return Study.model_validate(body)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise LeaderboardError(f"{path} is not a study's result: {'; '.join(problems)}") from None

@@ -1,0 +1,248 @@
+"""A study as a page: sentences, pictures, plots and tables, all from `study.json`."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.markdown import BOUND, escape, estimate, number
+from privbench_leaderboard.studies import Attacked, Study, Utility, Variant, load_study
+from privbench_leaderboard.study_figures import plot_frontier, plot_sweeps
+from privbench_leaderboard.study_words import sentences
+
+SWEEPS, FRONTIER, PICTURE = "sweeps.png", "frontier.png", "people.jpg"
+
+_OTHER = ("few-ref", "single-ref", "few-ref+source", "single-ref+source")
+
+
+def write_study(folder: Path | str) -> Path:
+    """Write `README.md` and the plots beside `study.json`.
+
+    Args:
+        folder: holds `study.json`, and `people.jpg` if there is a picture grid.
+
+    Raises:
+        LeaderboardError: `study.json` cannot be read, or a file cannot be written.
+    """
+    root = Path(folder)
+    study = load_study(root / "study.json")
+    swept = plot_sweeps(study, root / SWEEPS)
+    front = plot_frontier(study, root / FRONTIER)
+    text = render_study(study, swept, bool(front), (root / PICTURE).is_file())
+    path = root / "README.md"
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LeaderboardError(f"Cannot write {path}: {error}") from error
+    return path
+
+
+def render_study(study: Study, sweeps: bool, front: bool, picture: bool) -> str:
+    """The page as Markdown. Names from `study.json` are escaped.
+
+    Args:
+        sweeps: there is a plot of the sweeps.
+        front: there is a frontier plot.
+        picture: there is a picture grid.
+    """
+    asked = study.definition
+    form = " --quick" if study.quick else ""
+    parts = [
+        f"# {escape(asked.title)}",
+        f"<!-- Written by `privbench study {escape(study.name)}{form}`. Do not edit. -->",
+        _inert(asked.question),
+        _facts(study),
+        "## What it says",
+        *sentences(study),
+    ]
+    if sweeps:
+        parts += ["## Strength", f"![Rank-1 against the strength of a setting]({SWEEPS})",
+                  "Bands are 95 % intervals."]  # fmt: skip
+    if front:
+        parts += [
+            "## Privacy and utility",
+            f"![Rank-1 against utility, with the Pareto front]({FRONTIER})",
+            "Filled points may be on the front (yellow): nothing else is both more useful and "
+            "better protected. Hollow ones are controls and diagnostics, which nobody would "
+            "release. Bars are 95 % intervals.",
+        ]
+    if picture:
+        parts += ["## Pictures", f"![Sources and what each method released]({PICTURE})"]
+    parts += ["## Who is recognised", _main_table(study), _reported(study), _legend(study)]
+    parts += ["## Other reference protocols", _trials_table(study)]
+    if asked.references:
+        parts += ["## Paired differences", _difference_table(study), _tests(study)]
+    if table := _utility_table(study):
+        parts += ["## Utility", table]
+    if asked.notes:
+        parts += ["## Notes", "\n".join(f"- {_inert(note)}" for note in asked.notes)]
+    parts += _failures(study)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(study: Study) -> str:
+    found = study.results
+    attacks = {
+        a.attack: a for v in found.variants for a in v.attacks if a.control is None
+    }  # the settings are in the records
+    steps = [f"{escape(name)}{_steps(a)}" for name, a in sorted(attacks.items())]
+    return (
+        f"Protocol {escape(found.protocol.name)} v{found.protocol.version} on "
+        f"{escape(found.dataset.get('id', '?'))} (SHA-256 "
+        f"{escape(found.dataset.get('digest', '')[:12])}): {found.probes} probes of "
+        f"{found.people} people, all enrolled; chance {number(1 / found.people)}; attack: "
+        f"{', '.join(steps)}. All variants met the same photographs. {BOUND}"
+    )
+
+
+def _steps(attacked: Attacked) -> str:
+    steps = attacked.config.get("steps")
+    return f" ({escape(str(steps))} training steps)" if steps is not None else ""
+
+
+def _main_table(study: Study) -> str:
+    trial, k = study.results.primary_trial, study.definition.k
+    several = any(len(v.attacks) > 1 for v in study.results.variants)
+    head = ["Group", "Variant", "Rank-1 ↓", "Source among references ↓", "Cross ↓", "ROC AUC ↓",
+            f"k = {k}", f"k = {k}, every trial", "ms/image ↓"]  # fmt: skip
+    rows = []
+    for v in study.results.variants:
+        a = v.hardest(trial)
+        cells = [v.group, escape(v.label)]
+        if a is None:
+            rows.append([*cells, "not finished", *[""] * (len(head) - 3 + several)])
+            continue
+        shown = [a.trials.get(name) for name in (trial, f"{trial}+source", "cross")]
+        cells += [estimate(t) for t in shown]
+        cells += [estimate(a.auc), a.trials[trial].verdict, a.worst]
+        cells += ["" if a.ms_per_image is None else f"{a.ms_per_image:.3g}"]
+        rows.append(cells + ([escape(a.attack)] if several else []))
+    return _grid(head + (["Worst attack"] if several else []), rows)
+
+
+def _trials_table(study: Study) -> str:
+    trial = study.results.primary_trial
+    rows = [
+        [escape(v.label), *(estimate(a.trials.get(name)) for name in _OTHER)]
+        for v in study.results.variants
+        if (a := v.hardest(trial))
+    ]
+    return _grid(["Rank-1 ↓ of", *_OTHER], rows)
+
+
+def _difference_table(study: Study) -> str:
+    references = study.definition.references
+    head = ["Rank-1 of"]
+    for name in references:
+        head += [f"minus {escape(name)}", "p", "p, Holm"]
+    rows = []
+    for v in study.results.variants:
+        if (a := v.hardest(study.results.primary_trial)) is None:
+            continue
+        cells = [escape(v.label)]
+        for name in references:
+            d = a.differences.get(name)
+            if d is None or d.value is None:
+                cells += ["", "", ""]
+                continue
+            bounds = "" if d.low is None or d.high is None else f" [{d.low:+.3f}, {d.high:+.3f}]"
+            cells += [f"{d.value:+.3f}{bounds}", _p(d.p), _p(d.p_holm)]
+        rows.append(cells)
+    return _grid(head, rows)
+
+
+def _utility_table(study: Study) -> str:
+    found = [(v, a) for v in study.results.variants
+             if (a := v.hardest(study.results.primary_trial)) and a.utility]  # fmt: skip
+    names = study.definition.utility or tuple(
+        dict.fromkeys(f"{u.metric}/{u.name}" for _, a in found for u in a.utility)
+    )
+    columns = {
+        name: u for name in names if (u := next(_uses(found, name), None)) is not None
+    }  # a metric that no record holds has no column
+    if not columns:
+        return ""
+    head = ["Variant"] + [
+        f"{escape(u.title)} {'↑' if u.protects == 'higher' else '↓'}" for u in columns.values()
+    ]
+    rows = [[escape(v.label), *(_bare(a.useful(n)) for n in columns)] for v, a in found]
+    return _grid(head, rows) + "\n\nIntervals are in `study.json`."
+
+
+def _uses(found: Sequence[tuple[Variant, Attacked]], name: str) -> Iterator[Utility]:
+    return (u for _, a in found if (u := a.useful(name)) is not None)
+
+
+def _bare(u: Utility | None) -> str:
+    return "" if u is None or u.value is None else f"{u.value:.3f}"
+
+
+def _reported(study: Study) -> str:
+    lines = []
+    for r in study.definition.reported:
+        caveats = "; ".join(_inert(c) for c in r.caveats)
+        lines.append(
+            f"> **Reported elsewhere: {r.value:.3f}** ({_inert(r.what)}; {_inert(r.source)}). "
+            f"Not comparable row by row: {caveats}."
+        )
+    return "\n>\n".join(lines)
+
+
+def _legend(study: Study) -> str:
+    k = study.definition.k
+    return (
+        f"**Rank-1**: share of released images whose person the attacker names first, with all "
+        f"reference photographs of each person, none of them the source; of several attacks the "
+        f"worst. **Source among references**: the very photograph that was anonymized takes the "
+        f"place of one reference. **Cross**: the references are anonymized, too. **k = {k}**: by "
+        f"the interval of rank-1 against {1 / k:.3f}; **every trial**: the worst verdict over all "
+        f"reference protocols. Intervals are 95 % and resample people; each row's is its own, not "
+        f"widened for the number of rows. They do not cover other training runs of the attack."
+    )
+
+
+def _tests(study: Study) -> str:
+    tests = study.results.tests
+    return (
+        f"Differences of rank-1 on the same probes, under the same attack. Intervals: "
+        f"{study.results.protocol.resamples:,} resamples of people. p: two-sided, "
+        f"{tests.flips:,} random sign flips of people; Holm's correction over all {tests.count} "
+        f"differences of the table together."
+    )
+
+
+def _failures(study: Study) -> list[str]:
+    lines = [f"- {escape(v.label)}: {_inert(v.error)}" for v in study.results.variants if v.error]
+    if study.absent_metrics:
+        names = ", ".join(escape(m) for m in study.absent_metrics)
+        lines.append(f"- metrics that are not installed: {names}")
+    return ["## What is missing", "\n".join(lines)] if lines else []
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)
+
+
+def _inert(sentence: str) -> str:
+    """A sentence: escaped, but not cut. `code` marks in it are ours to keep."""
+    pieces = sentence.split("`")
+    if len(pieces) % 2 == 0:  # an odd mark would swallow the rest
+        pieces = [" ".join(pieces)]
+    shown = [
+        f"`{_code(piece)}`" if i % 2 else " ".join(escape(word) for word in piece.split(" "))
+        for i, piece in enumerate(pieces)
+    ]
+    return "".join(shown)
+
+
+def _code(text: str) -> str:
+    """Inside a code span only its mark or the end of the line could do harm."""
+    return "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)

@@ -1,0 +1,163 @@
+"""What a study says, in sentences made from its numbers by fixed rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from privbench_leaderboard.frontier import pareto
+from privbench_leaderboard.markdown import escape, estimate, number
+from privbench_leaderboard.studies import Attacked, Study, Sweep, Trial, Variant, Verdict
+
+LEVEL = 0.05
+"""Family-wise error of the statements about differences."""
+
+_WORDS: tuple[tuple[Verdict, str], ...] = (
+    ("violates", "does not keep it"),
+    ("within", "keeps it"),
+    ("undecided", "undecided"),
+)
+
+Row = tuple[Variant, Attacked, Trial]
+
+
+def sentences(study: Study) -> list[str]:
+    """Paragraphs in Markdown, escaped."""
+    parts = [
+        *_verdicts(study),
+        *_sweeps(study),
+        *_stricter(study),
+        *_differences(study),
+        *_front(study),
+        *_checks(study),
+    ]
+    if study.quick:
+        parts.insert(
+            0,
+            "**This is the quick form**: fewer variants and a shorter attack. A weaker attack "
+            "makes everything look better protected than it is; quote the whole study instead.",
+        )
+    return parts
+
+
+def _verdicts(study: Study) -> Iterator[str]:
+    k = study.definition.k
+    yield (
+        f"**The boundary.** Among k = {k} people an attacker may be right once in {k}: rank-1 of "
+        f"{1 / k:.3f}. A variant *does not keep* a person within k-anonymity if even the lower end "
+        "of its interval is above that, *keeps* it if even the upper end is below, and is "
+        "*undecided* otherwise. Kept means kept under the attacks tried here."
+    )
+    for title, group in (("Conditions", "condition"), ("Baselines", "baseline")):
+        rows = study.rows(group)  # type: ignore[arg-type]
+        if rows:
+            yield f"**{title}.** {_by_verdict(rows)}."
+
+
+def _by_verdict(rows: Sequence[Row]) -> str:
+    found = []
+    for verdict, words in _WORDS:
+        names = [
+            f"{escape(v.label)} ({number(t.value)})" for v, _, t in rows if t.verdict == verdict
+        ]
+        if names:
+            found.append(f"{words}: {_listed(names)}")
+    text = "; ".join(found)
+    return text[:1].upper() + text[1:]
+
+
+def _sweeps(study: Study) -> Iterator[str]:
+    rows = {v.label: t for v, _, t in study.rows("condition", "sweep", "baseline")}
+    for sweep in study.results.sweeps:
+        points = [(p.value, rows[p.variant]) for p in sweep.points if p.variant in rows]
+        if len(points) < 2:
+            continue
+        found = []
+        for verdict, words in _WORDS:
+            values = [f"{x:g}" for x, t in points if t.verdict == verdict]
+            if values:
+                found.append(f"{words} at {_listed(values)}")
+        yield f"**{escape(_name(sweep))}.** {_capital('; '.join(found))}."
+
+
+def _stricter(study: Study) -> Iterator[str]:
+    names = [
+        escape(v.label)
+        for v, a, t in study.rows("condition", "baseline")
+        if t.verdict != "violates" and a.worst == "violates"
+    ]
+    if names:
+        yield (
+            "**Easier for the attacker.** With the very photograph that was anonymized among the "
+            "references, or with references that are anonymized as well, k-anonymity is violated "
+            f"by {_listed(names)}, too."
+        )
+
+
+def _differences(study: Study) -> Iterator[str]:
+    for reference in study.definition.references:
+        groups: dict[str, list[str]] = {"below": [], "above": [], "same": []}
+        for v, a, _ in study.rows("condition", "control"):
+            d = a.differences.get(reference)
+            if d is None or d.value is None:
+                continue
+            side = "same" if d.p_holm >= LEVEL else "below" if d.value < 0 else "above"
+            groups[side].append(f"{escape(v.label)} ({d.value:+.3f})")
+        texts = [
+            f"{words}: {_listed(groups[side])}"
+            for side, words in (
+                ("below", "identified less often"),
+                ("above", "identified more often"),
+                ("same", "no difference shown"),
+            )
+            if groups[side]
+        ]
+        if texts:
+            yield (
+                f"**Against {escape(reference)}**, on the same probes (Holm-adjusted "
+                f"p < {LEVEL:g}): {'; '.join(texts)}."
+            )
+
+
+def _front(study: Study) -> Iterator[str]:
+    for name in study.definition.frontier:
+        rows = [
+            (v.label, u, t)
+            for v, a, t in study.rows("condition", "sweep", "baseline")
+            if (u := a.useful(name)) is not None and u.value is not None and t.value is not None
+        ]
+        if len(rows) < 2:
+            continue
+        front = pareto([(u.value or 0.0, t.value or 0.0) for _, u, t in rows], rows[0][1].protects)
+        names = [f"{escape(rows[i][0])}" for i in front]
+        yield (
+            f"**Worth considering by {escape(rows[0][1].title)}.** No other condition or baseline "
+            f"is both more useful and better protected than: {_listed(names)}."
+        )
+
+
+def _checks(study: Study) -> Iterator[str]:
+    """Controls and diagnostics: does the attack work, and does nothing else leak?"""
+    texts = []
+    for v, _, t in study.rows("control", "diagnostic"):
+        if t.value is None or t.chance is None or t.low is None or t.high is None:
+            continue
+        above = t.low > t.chance
+        words = "above chance" if above else "at chance" if t.high >= t.chance else "below chance"
+        odd = (v.control == "positive" and not above) or (v.control == "negative" and above)
+        warning = " (**not as it should be: do not trust the other rows**)" if odd else ""
+        texts.append(f"{escape(v.label)} {estimate(t)}, {words}{warning}")
+    if texts:
+        yield f"**Controls and diagnostics.** {_capital('; '.join(texts))}."
+
+
+def _name(sweep: Sweep) -> str:
+    return f"{sweep.variant}, {sweep.setting.replace('_', ' ')}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
