@@ -3,6 +3,8 @@
 A caption never names the population, so it cannot give membership away.
 """
 
+from collections.abc import Mapping
+
 from .identity import BEARDS, HAIR_STYLES, Identity
 from .palette import BACKGROUND_COLORS, CLOTH_COLORS, HAIR_COLORS
 from .scene import CLOTHES, EXPRESSIONS, Scene
@@ -44,19 +46,51 @@ _TEMPLATES = (
 def caption(identity: Identity, scene: Scene) -> str:
     """Describe one image, e.g. "a photo of a young woman with long brown hair, smiling, ..."."""
     g = stream(f"{scene.name}:caption")
-    template = _TEMPLATES[int(g.integers(len(_TEMPLATES)))]
-    features = [_HAIR[identity.hair.style].format(color=identity.hair.color)]
-    if identity.beard != "none":
-        features.append(_article(identity.beard) if identity.beard != "stubble" else "stubble")
-    if identity.glasses and scene.glasses_on:
+    template = int(g.integers(len(_TEMPLATES)))
+    clothing = scene.clothing
+    return describe(
+        {
+            "age_group": identity.age_group,
+            "sex": identity.sex,
+            "hair": identity.hair.style,
+            "hair_color": identity.hair.color,
+            "beard": identity.beard,
+            "glasses": "yes" if identity.glasses and scene.glasses_on else "no",
+            "expression": scene.expression,
+            "clothing": clothing.kind,
+            "clothing_color": clothing.color,
+            "striped": "yes" if clothing.striped else "no",
+            "setting": scene.background.setting,
+            "background": scene.background.color,
+        },
+        template,
+        int(g.integers(len(_OPENINGS))),
+    )
+
+
+def describe(words: Mapping[str, str], template: int = 0, opening: int = 0) -> str:
+    """The caption that attributes make.
+
+    Args:
+        words: value of `age_group`, `sex`, `hair`, `hair_color`, `beard`, `glasses` (yes, no),
+            `expression`, `clothing`, `clothing_color`, `striped` (yes, no), `setting` and
+            `background`.
+        template: which of the three sentences.
+        opening: which of the three openings.
+    """
+    features = [_HAIR[words["hair"]].format(color=words["hair_color"])]
+    beard = words["beard"]
+    if beard != "none":
+        features.append(_article(beard) if beard != "stubble" else "stubble")
+    if words["glasses"] == "yes":
         features.append("glasses")
-    return template.format(
-        opening=str(g.choice(_OPENINGS)),
-        person=_article(f"{identity.age_group} {identity.sex}"),
+    return _TEMPLATES[template].format(
+        opening=_OPENINGS[opening],
+        person=_article(f"{words['age_group']} {words['sex']}"),
         features=_enumerate(features),
-        expression=_expression(scene.expression),
-        clothes=_clothes(scene),
-        place=_PLACES[scene.background.setting].format(color=scene.background.color),
+        expression=_expression(words["expression"]),
+        clothes=_clothes(words),
+        place=_PLACES[words["setting"]].format(color=words["background"]),
     )
 
 
@@ -82,8 +116,7 @@ def _expression(name: str) -> str:
     return "neutral expression" if name == "neutral" else name
 
 
-def _clothes(scene: Scene) -> str:
-    clothing = scene.clothing
-    kind = {"v-neck": "v-neck sweater"}.get(clothing.kind, clothing.kind)
-    striped = "striped " if clothing.striped else ""
-    return _article(f"{clothing.color} {striped}{kind}")
+def _clothes(words: Mapping[str, str]) -> str:
+    kind = {"v-neck": "v-neck sweater"}.get(words["clothing"], words["clothing"])
+    striped = "striped " if words["striped"] == "yes" else ""
+    return _article(f"{words['clothing_color']} {striped}{kind}")
