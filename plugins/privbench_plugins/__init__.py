@@ -10,7 +10,9 @@ from privbench import PluginSpec, hookimpl
 
 _MODULES = (
     "anonymizers.classical",
+    "anonymizers.controlnets",
     "anonymizers.ldm",
+    "anonymizers.ldm_sources",
     "attacks.contrastive",
     "attacks.controls",
     "datasets.synthfaces",

@@ -41,7 +41,9 @@ def embedded() -> tuple[str, ...]:
     return tuple(sorted(p.name for p in found))
 
 
-def resolve(name: str, revision: str = "", variant: str = "") -> Path:
+def resolve(
+    name: str, revision: str = "", variant: str = "", stem: str = "diffusion_pytorch_model"
+) -> Path:
     """The folder or the `.safetensors` file that a model name stands for.
 
     A local path never touches the network. A hub id is fetched with `huggingface_hub`
@@ -52,6 +54,8 @@ def resolve(name: str, revision: str = "", variant: str = "") -> Path:
             embedded name wins over a folder of that name: write `./tiny-faces` for the folder.
         revision: branch, tag or commit of a hub id; "" is its default branch.
         variant: weight variant to fetch from the hub, such as `fp16`.
+        stem: how the weight files of a repository that is one model begin; `model` is that of
+            transformers.
 
     Raises:
         ModelError: there is no such model, or the hub cannot be reached.
@@ -69,7 +73,7 @@ def resolve(name: str, revision: str = "", variant: str = "") -> Path:
             )
         return path.resolve()
     if _HUB_ID.fullmatch(name) and path.suffix != ".safetensors":
-        return _download(name, revision, variant)
+        return _download(name, revision, variant, stem)
     hint = f" {did_you_mean(name, embedded())}" if "/" not in name else ""
     raise ModelError(
         f"There is no model {name!r}: it is no embedded model, no local folder or .safetensors "
@@ -91,16 +95,16 @@ def digest(path: Path, variant: str = "") -> dict[str, str]:
         ModelError: the folder is no diffusers folder, or a component lacks usable weights.
     """
     if path.is_file():
-        return {path.name: _sha256(path)}
+        return {path.name: file_digest(path)}
     files = sorted(used_files(path, variant))
-    return {file.relative_to(path).as_posix(): _sha256(file) for file in files}
+    return {file.relative_to(path).as_posix(): file_digest(file) for file in files}
 
 
 def small_digest(folder: Path) -> dict[str, str]:
     """SHA-256 of a pipeline folder's configurations and vocabularies, without its weights."""
     files = [folder / "model_index.json"]
     files += [file for name in components(folder) for file in _small_files(folder / name)]
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(files)}
+    return {file.relative_to(folder).as_posix(): file_digest(file) for file in sorted(files)}
 
 
 def used_files(folder: Path, variant: str = "") -> Iterator[Path]:
@@ -237,20 +241,21 @@ def _variant(name: str) -> str:
     return (match["variant"] or match["old"] or "") if match else ""
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of one file, in lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(name: str, revision: str, variant: str) -> Path:
+def _download(name: str, revision: str, variant: str, stem: str) -> Path:
     """Fetch a hub repository's configurations and weights, plain ones where no variant is."""
-    path = _fetch(name, revision, variant)
-    return _fetch(name, revision, "") if variant and _bare(path) else path
+    path = _fetch(name, revision, variant, stem)
+    return _fetch(name, revision, "", stem) if variant and _bare(path) else path
 
 
-def _fetch(name: str, revision: str, variant: str) -> Path:
+def _fetch(name: str, revision: str, variant: str, stem: str) -> Path:
     kind = f".{variant}*" if variant else "*"
-    weights = [f"*/*{kind}.safetensors", f"diffusion_pytorch_model{kind}.safetensors"]
+    weights = [f"*/*{kind}.safetensors", f"{stem}{kind}.safetensors"]
     other = [] if variant else ["*.fp16*", "*.bf16*", "*.non_ema*"]
     return snapshot(
         name,

@@ -69,19 +69,9 @@ class LdmConfig(Config):
     )
 
 
-class ControlNetCannyConfig(LdmConfig):
-    """Options of `controlnet-canny`."""
+class CannyOptions(Config):
+    """When a gradient is an edge."""
 
-    controlnet: str = Field(
-        default="tiny-faces-canny",
-        description="A canny ControlNet for `model`: embedded name, local folder or hub id.",
-    )
-    controlnet_revision: str = Field(
-        default="", description="Branch, tag or commit of a hub `controlnet`."
-    )
-    conditioning_scale: float = Field(
-        default=1.0, ge=0, le=10, description="Strength of the edges; 0 ignores the source."
-    )
     low_threshold: float = Field(
         default=30,
         ge=0,
@@ -103,6 +93,21 @@ class ControlNetCannyConfig(LdmConfig):
                 f"{self.low_threshold:g} and {self.high_threshold:g}"
             )
         return self
+
+
+class ControlNetCannyConfig(CannyOptions, LdmConfig):
+    """Options of `controlnet-canny`."""
+
+    controlnet: str = Field(
+        default="tiny-faces-canny",
+        description="A canny ControlNet for `model`: embedded name, local folder or hub id.",
+    )
+    controlnet_revision: str = Field(
+        default="", description="Branch, tag or commit of a hub `controlnet`."
+    )
+    conditioning_scale: float = Field(
+        default=1.0, ge=0, le=10, description="Strength of the edges; 0 ignores the source."
+    )
 
 
 def build_unconditional(config: LdmConfig) -> Anonymizer:
@@ -133,10 +138,9 @@ def model_weights(config: LdmConfig) -> Mapping[str, str]:
     Raises:
         ModelError: the folder is not usable; most faults are found here, before any computing.
     """
-    from privbench_plugins.anonymizers._ldm.folders import find_pipeline
+    from privbench_plugins.anonymizers._ldm.parts import digests, pipeline_of
 
-    found = find_pipeline(config.model, config.revision, config.variant, config.resolution)
-    return {f"model/{name}": sha for name, sha in found.digest().items()}
+    return digests(model=pipeline_of(config))
 
 
 def controlnet_weights(config: ControlNetCannyConfig) -> Mapping[str, str]:
@@ -145,19 +149,14 @@ def controlnet_weights(config: ControlNetCannyConfig) -> Mapping[str, str]:
     Raises:
         ModelError: as `model_weights`, or the ControlNet does not fit the model.
     """
-    from privbench_plugins.anonymizers._ldm.folders import find_controlnet, find_pipeline
+    from privbench_plugins.anonymizers._ldm.parts import control_of, digests, pipeline_of
 
-    model = find_pipeline(config.model, config.revision, config.variant, config.resolution)
-    control = find_controlnet(
-        config.controlnet, config.controlnet_revision, config.variant, pipeline=model
-    )
-    return {f"model/{name}": sha for name, sha in model.digest().items()} | {
-        f"controlnet/{name}": sha for name, sha in control.digest().items()
-    }
+    model = pipeline_of(config)
+    return digests(model=model, controlnet=control_of(config, model))
 
 
-_SMOKE: Mapping[str, object] = {"steps": 2, "batch_size": 2}
-_LICENCE = "tiny-faces: CC0-1.0; any other model brings its own"
+SMOKE: Mapping[str, object] = {"steps": 2, "batch_size": 2}
+LICENCE = "tiny-faces: CC0-1.0; any other model brings its own"
 
 SPECS: tuple[PluginSpec, ...] = (
     PluginSpec(
@@ -169,8 +168,8 @@ SPECS: tuple[PluginSpec, ...] = (
         config=ControlNetCannyConfig,
         weights=controlnet_weights,
         tags=Tags(stochastic=True),
-        smoke=_SMOKE,
-        licence=_LICENCE,
+        smoke=SMOKE,
+        licence=LICENCE,
     ),
     PluginSpec(
         kind="anonymizer",
@@ -181,7 +180,7 @@ SPECS: tuple[PluginSpec, ...] = (
         config=LdmConfig,
         weights=model_weights,
         tags=Tags(control="negative", stochastic=True),
-        smoke=_SMOKE,
-        licence=_LICENCE,
+        smoke=SMOKE,
+        licence=LICENCE,
     ),
 )

@@ -13,14 +13,8 @@ from privbench.types import ImageBatch
 from privbench_plugins.anonymizers._ldm.denoise import denoise, noise
 from privbench_plugins.anonymizers._ldm.guides import Guide
 from privbench_plugins.anonymizers._ldm.loading import DTYPES, Diffuser
-from privbench_plugins.anonymizers._ldm.memory import Fit, in_pieces
+from privbench_plugins.anonymizers._ldm.memory import AT_ONCE, Fit, in_pieces
 from privbench_plugins.anonymizers._ldm.pixels import resize
-
-DECODED_PIXELS = 2**22
-"""Pixels that the autoencoder decodes at once: 4 images of 1024, 16 of 512, 256 of 128.
-
-Its activations at full size, not the UNet's, are what a large batch runs out of memory on.
-"""
 
 
 class LatentAnonymizer:
@@ -51,7 +45,7 @@ class LatentAnonymizer:
         }
         self._batch_size = batch_size
         self._denoised = denoised or Fit(batch_size)
-        slices = max(1, DECODED_PIXELS // model.resolution**2)
+        slices = max(1, AT_ONCE // model.resolution**2)
         self._decoded = decoded or Fit(min(slices, batch_size))
 
     @property

@@ -79,7 +79,7 @@ class ModelFolder:
 
 
 def find_pipeline(
-    name: str, revision: str = "", variant: str = "", resolution: int = 0
+    name: str, revision: str = "", variant: str = "", resolution: int = 0, *, inpaint: bool = False
 ) -> PipelineFolder:
     """Find a diffusion model and check it.
 
@@ -88,6 +88,7 @@ def find_pipeline(
         revision: of a hub id.
         variant: weight variant.
         resolution: wanted side in pixels; 0 for the model's own.
+        inpaint: whether a UNet that also takes a mask and a masked image is welcome.
 
     Raises:
         ModelError: missing or damaged files, an unsupported architecture, parts that do not
@@ -105,7 +106,7 @@ def find_pipeline(
     _check_components(configs, _SDXL if xl else _SD, weights=path.is_dir(), variant=variant)
     unet = models.read_json(configs / "unet" / "config.json")
     vae = models.read_json(configs / "vae" / "config.json")
-    _check_unet(configs, unet, vae)
+    _check_unet(configs, unet, vae, inpaint)
     side, factor = _side(name, unet, vae, resolution)
     return PipelineFolder(path, configs, xl, variant, unet, factor, side)
 
@@ -128,7 +129,7 @@ def _side(
 def _random_pipeline(name: str, resolution: int) -> PipelineFolder:
     """A family's architecture, for `privbench time`; nothing on disk belongs to it."""
     found = random_configs.family(name)
-    unet = {"in_channels": 4, **found.parts["unet"][1]}
+    unet = {"in_channels": 4, "out_channels": 4, **found.parts["unet"][1]}
     side, factor = _side(name, unet, found.parts["vae"][1], resolution)
     nowhere = Path(name)
     return PipelineFolder(nowhere, nowhere, found.xl, "", unet, factor, side, name)
@@ -166,10 +167,12 @@ def find_controlnet(
         raise ModelError(f"A ControlNet must be a diffusers folder or a hub id. Got {path}.")
     if (path / "model_index.json").is_file():
         raise ModelError(f"{path} is a whole pipeline. Expected a ControlNetModel's folder.")
-    config = _model_config(path, ("ControlNetModel",))
-    _check_weights(path, variant)
+    config = model_config(path, ("ControlNetModel",))
+    check_weights(path, variant)
     for key in ("in_channels", "block_out_channels", "cross_attention_dim", "addition_embed_type"):
-        wanted, got = pipeline.unet.get(key), config.get(key)
+        # An inpainting UNet takes a mask beside the latents, a ControlNet the latents alone.
+        theirs = "out_channels" if key == "in_channels" else key
+        wanted, got = pipeline.unet.get(theirs), config.get(key)
         if wanted != got:
             raise ModelError(
                 f"The ControlNet {path} does not fit the UNet of {pipeline.path}: {key} is "
@@ -211,9 +214,9 @@ def _check_components(
                 f"Needed: {', '.join(needed)}."
             )
         if weights and name not in ("scheduler",) and not name.startswith("tokenizer"):
-            _check_weights(part, variant)
-    _model_config(folder / "unet", ("UNet2DConditionModel",))
-    _model_config(folder / "vae", AUTOENCODERS)
+            check_weights(part, variant)
+    model_config(folder / "unet", ("UNet2DConditionModel",))
+    model_config(folder / "vae", AUTOENCODERS)
     models.read_json(folder / "scheduler" / "scheduler_config.json")
     for name in needed:
         if name.startswith("text_encoder") and present[name] not in TEXT_ENCODERS:
@@ -222,7 +225,12 @@ def _check_components(
             )
 
 
-def _model_config(folder: Path, expected: tuple[str, ...]) -> Mapping[str, Any]:
+def model_config(folder: Path, expected: tuple[str, ...]) -> Mapping[str, Any]:
+    """A diffusers model's configuration.
+
+    Raises:
+        ModelError: there is none, or it is another class's.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a diffusers model folder: it has no config.json.")
     config = models.read_json(folder / "config.json")
@@ -234,7 +242,12 @@ def _model_config(folder: Path, expected: tuple[str, ...]) -> Mapping[str, Any]:
     return config
 
 
-def _check_weights(folder: Path, variant: str) -> None:
+def check_weights(folder: Path, variant: str) -> None:
+    """Check that a model's safetensors files are there and whole, shards included.
+
+    Raises:
+        ModelError: they are not.
+    """
     files = models.weight_files(folder, variant)
     tensors = [file for file in files if file.suffix == ".safetensors"]
     if not tensors:
@@ -248,11 +261,19 @@ def _check_weights(folder: Path, variant: str) -> None:
                 raise ModelError(f"{folder / shard} is missing; {index.name} names it.")
 
 
-def _check_unet(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    if unet["in_channels"] != vae["latent_channels"]:
+def _check_unet(
+    folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any], inpaint: bool
+) -> None:
+    latent = int(vae["latent_channels"])
+    if unet["in_channels"] != latent and not (inpaint and unet["in_channels"] == 2 * latent + 1):
         raise ModelError(
             f"The UNet of {folder} takes {unet['in_channels']} channels, but its autoencoder makes "
-            f"{vae['latent_channels']}. Inpainting and edit models cannot be used here."
+            f"{latent}. "
+            + (
+                f"Expected {latent}, or {2 * latent + 1} of an inpainting model."
+                if inpaint
+                else "Inpainting and edit models cannot be used here (inpainting: ldm-inpaint)."
+            )
         )
     if unet.get("time_cond_proj_dim") is not None:
         raise ModelError(

@@ -14,7 +14,8 @@ from torch import Tensor
 from privbench.errors import ModelError
 from privbench_plugins.anonymizers._ldm import random_models
 from privbench_plugins.anonymizers._ldm.folders import ModelFolder, PipelineFolder
-from privbench_plugins.anonymizers._ldm.text import Text, encode
+from privbench_plugins.anonymizers._ldm.memory import AT_ONCE, Fit, in_pieces
+from privbench_plugins.anonymizers._ldm.text import Text, Writer, encode
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -30,6 +31,7 @@ class Diffuser:
         text: the encoded prompt.
         resolution: side of the square it makes, in pixels.
         factor: pixels per latent, along one side.
+        writer: its text encoders, where images have prompts of their own; else None.
     """
 
     unet: Any
@@ -38,6 +40,7 @@ class Diffuser:
     text: Text
     resolution: int
     factor: int
+    writer: Writer | None = None
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +57,12 @@ class Diffuser:
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image's latent."""
         side = self.resolution // self.factor
-        return int(self.unet.config.in_channels), side, side
+        return int(self.vae.config.latent_channels), side, side
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the UNet takes a mask and a masked image beside the latents."""
+        return bool(self.unet.config.in_channels == 2 * self.vae.config.latent_channels + 1)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """The same model on another device; the modules move, so the old object is void."""
@@ -63,17 +71,38 @@ class Diffuser:
             unet=settle(self.unet, device, dtype),
             vae=settle(self.vae, device, self._vae_dtype(dtype)),
             text=self.text.to(device, dtype),
+            writer=self.writer and self.writer.to(device, dtype),
         )
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(N, C, h, w) float32 latents of (N, 3, R, R) pixels in [0, 1]: the mode, no sample."""
+        total, size = len(pixels), max(1, AT_ONCE // self.resolution**2)
+
+        def latents(start: int, size: int) -> Tensor:
+            rows = torch.arange(start, start + min(size, total)).clamp_(max=total - 1)
+            given = pixels[rows.to(pixels.device)].mul(2).sub_(1)
+            made = self.vae.encode(given.to(self.vae.dtype))
+            found = made.latents if hasattr(made, "latents") else made.latent_dist.mode()
+            return found[: total - start].float()  # type: ignore[no-any-return]
+
+        found = in_pieces(total, Fit(size), self.device, latents)
+        mean, std = self._statistics(found)
+        return (found - mean) / std * self.vae.config.scaling_factor  # type: ignore[no-any-return]
 
     def decode(self, latents: Tensor) -> Tensor:
         """(N, 3, R, R) float32 pixels in [0, 1] of (N, C, h, w) latents."""
-        config = self.vae.config
-        mean, std = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
-        latents = latents / config.scaling_factor
-        if mean is not None and std is not None:
-            latents = latents * _channels(std, latents) + _channels(mean, latents)
+        mean, std = self._statistics(latents)
+        latents = latents / self.vae.config.scaling_factor * std + mean
         pixels = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
         return pixels.float().div(2).add_(0.5).clamp_(0, 1)  # type: ignore[no-any-return]
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the autoencoder's latents, where they are told."""
+        found = (getattr(self.vae.config, f"latents_{name}", None) for name in ("mean", "std"))
+        mean, std = (_channels(v, latents) if v is not None else None for v in found)
+        if mean is None or std is None:
+            return latents.new_zeros(()), latents.new_ones(())
+        return mean, std
 
     def _vae_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """float32 where the autoencoder overflows in float16: SDXL's, as its pipelines do.
@@ -98,9 +127,17 @@ def settle(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def load_diffuser(
-    found: PipelineFolder, prompt: str, negative: str, guided: bool, scheduler: str
+    found: PipelineFolder,
+    prompt: str,
+    negative: str,
+    guided: bool,
+    scheduler: str,
+    *,
+    writes: bool = False,
 ) -> Diffuser:
     """Load a model in float32 on the CPU and encode its prompt.
+
+    `writes` keeps the text encoders, for prompts that come with the images.
 
     A random model stays on the meta device until it is settled.
 
@@ -134,6 +171,7 @@ def load_diffuser(
         text=text,
         resolution=found.resolution,
         factor=found.factor,
+        writer=Writer(pipe, negative, guided, found.resolution) if writes else None,
     )
 
 
@@ -149,8 +187,12 @@ def _random_diffuser(found: PipelineFolder, guided: bool, scheduler: str) -> Dif
         )
 
 
-def load_controlnet(found: ModelFolder) -> Any:
-    """Load a ControlNetModel in float32 on the CPU (a random one: on the meta device).
+def load_network(found: ModelFolder, kind: str) -> Any:
+    """Load what steers a UNet in float32 on the CPU (a random one: on the meta device).
+
+    Args:
+        found: what `folders` or `adapters` found.
+        kind: name of its diffusers class, `ControlNetModel` or `T2IAdapter`.
 
     Raises:
         ModelError: diffusers cannot load it.
@@ -160,7 +202,7 @@ def load_controlnet(found: ModelFolder) -> Any:
             return random_models.network(*found.random)
         import diffusers
 
-        return diffusers.ControlNetModel.from_pretrained(
+        return getattr(diffusers, kind).from_pretrained(
             found.path,
             use_safetensors=True,
             variant=found.variant or None,

@@ -7,6 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+AT_ONCE = 2**22
+"""Pixels that an autoencoder takes at once: 4 images of 1024, 16 of 512, 256 of 128.
+
+Its activations at full size, not the UNet's, are what a large batch runs out of memory on.
+"""
+
 _EXHAUSTED = ("ALLOC_FAILED", "can't allocate memory", "not enough memory")
 """How cuBLAS, cuDNN and the CPU allocator say it; they raise a plain RuntimeError."""
 

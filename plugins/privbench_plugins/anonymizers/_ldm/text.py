@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,49 @@ class Text:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Writer:
+    """A model's text encoders, kept to encode a prompt of each image; they stay in float32.
+
+    Attributes:
+        pipe: the pipeline that they belong to.
+        negative: negative prompt of all images.
+        guided: whether it is needed.
+        resolution: side of the square that will be made, in pixels.
+        dtype: number type of what is returned.
+    """
+
+    pipe: Any
+    negative: str
+    guided: bool
+    resolution: int
+    dtype: torch.dtype = torch.float32
+
+    def inputs(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """`Text.inputs` for images with prompts of their own.
+
+        Each prompt is encoded alone, and equal ones once: no image's text depends on its batch.
+        """
+        known = {prompt: self._write(prompt) for prompt in dict.fromkeys(prompts)}
+        texts = [known[prompt] for prompt in prompts]
+        # (G, N, L, D): all negative prompts before all prompts.
+        hidden = torch.stack([text.hidden for text in texts], 1).flatten(0, 1)
+        names = texts[0].added
+        added = {k: torch.stack([t.added[k] for t in texts], 1).flatten(0, 1) for k in names}
+        return {"encoder_hidden_states": hidden, "added_cond_kwargs": added or None}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Writer:
+        """The same encoders elsewhere."""
+        for name in ("text_encoder", "text_encoder_2"):
+            if (encoder := getattr(self.pipe, name, None)) is not None:
+                encoder.to(device)
+        return replace(self, dtype=dtype)
+
+    def _write(self, prompt: str) -> Text:
+        text = encode(self.pipe, prompt, self.negative, self.guided, self.resolution)
+        return text.to(self.pipe.text_encoder.device, self.dtype)
+
+
 @torch.inference_mode()
 def encode(pipe: Any, prompt: str, negative: str, guided: bool, resolution: int) -> Text:
     """Encode a prompt with a pipeline's own text encoders.
@@ -55,7 +98,7 @@ def encode(pipe: Any, prompt: str, negative: str, guided: bool, resolution: int)
     """
     made = pipe.encode_prompt(
         prompt=prompt,
-        device=pipe.device,
+        device=pipe.text_encoder.device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=guided,
         negative_prompt=negative or None,
