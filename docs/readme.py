@@ -30,7 +30,8 @@ def main() -> None:
     lines = [line.rstrip() for line in done.stdout.strip().splitlines()]
     output = "\n".join(["```text", *lines, "```"])
     board = (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8")
-    rows = "\n".join(line for line in board.splitlines() if line.startswith("|"))
+    lines = [line for line in board.splitlines() if line.startswith(("|", "### "))]
+    rows = "\n".join(f"\n{line}\n" if line.startswith("#") else line for line in lines)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     text = between(text, "output: make run", output)

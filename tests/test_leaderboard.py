@@ -253,9 +253,40 @@ def test_missing_values_are_blank() -> None:
     found = dict(zip(header, row, strict=True))
     blank = {name for name, cell in found.items() if not cell}
     assert blank == {
-        "Rank", "Rank-1 ↓", "Chance", "Same-photo rank-1 ↓", "ROC AUC ↓", "Set < 10 ↓", "SSIM ↑",
+        "Rank", "Rank-1 ↓", "Chance", "Same-photo rank-1 ↓", "ROC AUC ↓", "Set < 10 ↓",
         "ms/image ↓", "Peak MiB ↓", "Device"
     }  # fmt: skip
+
+
+def test_utility_has_a_column_wherever_a_record_holds_it() -> None:
+    """Detection, attributes and SSIM stand in columns of their own; a metric's first output
+    counts, and a row without it is blank there."""
+    rich = record("a", 0.2, utility={
+        "ssim": [estimate("ssim", 0.5, 0.01, None, "higher")],
+        "detection": [estimate("rate", 0.9, 0.01, None, "higher"), estimate("other", 0.1)],
+        "unheard-of": [estimate("x", 0.3)],
+    })  # fmt: skip
+    header, _, one, two = cells([table(rich, record("b", 0.3))])
+    assert [h for h in header if h in ("Faces found ↑", "SSIM ↑")] == ["Faces found ↑", "SSIM ↑"]
+    assert not any("unheard" in h for h in header)
+    place = header.index("Faces found ↑")
+    assert (one[place], two[place]) == ("0.900 [0.890, 0.910]", "")
+
+
+def test_controls_and_diagnostics_stand_apart() -> None:
+    """The ranked table holds candidates only; a diagnostic is neither ranked nor on the front."""
+    found = table(
+        record("a", 0.3),
+        record("none", 0.9),
+        record("map", 0.2, anonymizer=plugin("map", control="diagnostic")),
+    )
+    text = lb.render_markdown([found])
+    ranked, apart = text.split("### Controls and diagnostics")
+    assert "| a " in ranked
+    assert "| map " not in ranked
+    assert "| diagnostic       | map" in apart
+    assert "| positive control | none" in apart
+    assert {r.anonymizer: r.rank for r in found.rows} == {"a": (1, 1), "none": None, "map": None}
 
 
 def test_settings_are_shown_only_where_they_differ() -> None:
@@ -370,10 +401,15 @@ def test_write_makes_the_file_and_repeats_its_bytes(tmp_path: Path) -> None:
     records.mkdir()
     for i, body in enumerate(board()):
         (records / f"{i}.json").write_text(json.dumps(body), encoding="utf-8")
-    lb.write(records, tmp_path / "new" / "one.md")
-    lb.write(records, tmp_path / "two.md")
-    one, two = ((tmp_path / p).read_bytes() for p in ("new/one.md", "two.md"))
-    assert one == two == GOLDEN.read_bytes()
+    lb.write(records, tmp_path / "new" / "leaderboard.md")
+    lb.write(records, tmp_path / "leaderboard.md")
+    one, two = ((tmp_path / p).read_bytes() for p in ("new/leaderboard.md", "leaderboard.md"))
+    assert one == two
+    assert one.decode().replace(
+        "![Worst-case rank-1 against utility](leaderboard-1.png)\n\n", ""
+    ) == (GOLDEN.read_text(encoding="utf-8"))
+    plots = [(tmp_path / p).read_bytes() for p in ("new/leaderboard-1.png", "leaderboard-1.png")]
+    assert plots[0] == plots[1]
 
 
 def test_an_unwritable_target_is_a_clear_error(tmp_path: Path) -> None:
@@ -383,12 +419,13 @@ def test_an_unwritable_target_is_a_clear_error(tmp_path: Path) -> None:
         lb.write(tmp_path, tmp_path)
 
 
-def test_plot_shows_what_is_known_and_names_the_rest(tmp_path: Path) -> None:
+def test_plot_shows_what_is_known(tmp_path: Path) -> None:
     """The picture is a PNG, repeats its bytes, and survives TeX in a name."""
     found = table(*board(), record("$x_{", 0.2))
-    left_out = lb.plot(found, tmp_path / "a.png")
+    shown = lb.plot(found, tmp_path / "a.png")
     lb.plot(found, tmp_path / "b.png")
     data = (tmp_path / "a.png").read_bytes()
-    assert left_out == ("gaussian-blur",)
+    assert "$x_{" in shown
+    assert "gaussian-blur" not in shown
     assert data.startswith(b"\x89PNG")
     assert data == (tmp_path / "b.png").read_bytes()

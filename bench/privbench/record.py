@@ -34,7 +34,7 @@ class PluginRef(_Model):
     code: str
     weights: dict[str, str]
     licence: str
-    control: Literal["positive", "negative"] | None = None
+    control: Literal["positive", "negative", "diagnostic"] | None = None
 
 
 class Part(_Model):

@@ -67,8 +67,8 @@ def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
         for chance in sorted({r.rank1.chance for r in rows if r.rank1 and r.rank1.chance}):
             axes.axhline(chance, color=GREY, linestyle="--", linewidth=1)
             axes.annotate(
-                "chance", (0, chance), xycoords=("axes fraction", "data"), fontsize=7.5,
-                xytext=(3, 2), textcoords="offset points", color=GREY,
+                "chance", (1, chance), xycoords=("axes fraction", "data"), fontsize=7.5,
+                xytext=(-3, 2), textcoords="offset points", color=GREY, ha="right",
             )  # fmt: skip
         axes.set_ylim(-0.02, 1.04)
         axes.margins(x=0.06)

@@ -111,6 +111,7 @@ def label_dots(axes: Axes, dots: Sequence[Dot], size: float = 7.5) -> None:
 
     Call it when axes limits are final.
     """
+    from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox as Box
 
     figure = axes.figure
@@ -131,6 +132,7 @@ def label_dots(axes: Axes, dots: Sequence[Dot], size: float = 7.5) -> None:
             color=d.colour,
             parse_math=False,  # a name is text, not TeX
             zorder=4,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
         text.set_in_layout(False)
         best: tuple[float, int] | None = None

@@ -84,8 +84,16 @@ def plot_frontier(study: Study, out: Path) -> tuple[str, ...]:
     if not utilities:
         return ()
     colours = _colours(study)
+    first = {s.variant: s.setting for s in reversed(study.results.sweeps)}
     swept = {
-        p.variant: (colours[s.variant], p.value) for s in study.results.sweeps for p in s.points
+        p.variant: (
+            colours[s.variant],
+            # A number alone is a value of the variant's first sweep.
+            "" if s.setting == first[s.variant] else f"{s.setting.partition('_')[0]} ",
+            p.value,
+        )
+        for s in study.results.sweeps
+        for p in s.points
     }
     figure = _figure(8, 4.6 * len(utilities))
     panels = figure.subplots(len(utilities), 1, squeeze=False)[:, 0]
@@ -114,10 +122,10 @@ def plot_frontier(study: Study, out: Path) -> tuple[str, ...]:
 
 
 def _dot(
-    variant: Variant, utility: frontier.Interval, trial: Trial, swept: tuple[str, float] | None
+    variant: Variant, utility: frontier.Interval, trial: Trial, swept: tuple[str, str, float] | None
 ) -> Dot:
     if variant.group == "sweep" and swept is not None:
-        return Dot(f"{swept[1]:g}", utility, trial, swept[0], "o", small=True)
+        return Dot(f"{swept[1]}{swept[2]:g}", utility, trial, swept[0], "o", small=True)
     colour, marker = _STYLE[variant.group]
     candidate = variant.group in ("condition", "baseline")
     return Dot(variant.label, utility, trial, colour, marker, candidate)
@@ -153,8 +161,8 @@ def _limits(axes: Axes, study: Study) -> None:
     for y, text in ((chance, "chance"), (1 / k, f"k = {k}")):
         axes.axhline(y, color=GREY, linestyle="--" if text == "chance" else ":", linewidth=1)
         axes.annotate(
-            text, (0, y), xycoords=("axes fraction", "data"), fontsize=7.5, color=GREY,
-            xytext=(3, 2), textcoords="offset points",
+            text, (1, y), xycoords=("axes fraction", "data"), fontsize=7.5, color=GREY,
+            xytext=(-3, 2), textcoords="offset points", ha="right",
         )  # fmt: skip
     axes.set_ylim(-0.02, 1.04)
     axes.spines[["top", "right"]].set_visible(False)
