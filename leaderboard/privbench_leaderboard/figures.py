@@ -19,7 +19,11 @@ _STYLE: dict[ThreatModel, tuple[str, str]] = {
     "adaptive": (BLUE, "o"),
 }
 
-AXES = (("detection", "faces found"), ("ssim", "SSIM to the source"))
+AXES = (
+    ("detection", "faces found"),
+    ("attributes/mean", "attributes kept"),
+    ("ssim", "SSIM to the source"),
+)
 """Utilities that a board is plotted against, where its records hold them."""
 
 

@@ -39,11 +39,12 @@ _COSTS = (
 
 _UTILITY = (
     ("detection", "Faces found"),
-    ("attributes", "Attributes kept"),
-    ("downstream", "Downstream"),
+    ("attributes/mean", "Attributes kept"),
+    ("downstream/mean", "Downstream"),
     ("ssim", "SSIM"),
 )
-"""Metric whose first output has a column, wherever some record holds it."""
+"""Utilities that have a column wherever some record holds them: `metric/output`, or `metric` for
+its first output."""
 
 BOUND = (
     "A privacy number is an upper bound on protection under the attacks tried: a better attack "
@@ -58,8 +59,10 @@ _LEGEND = f"""\
 people, with other photographs of each person as references. **Same-photo**: the very photograph
 that was anonymized is among the references. **Set < 10**: share of images that leave the attacker
 fewer than ten candidates. Utility columns appear where it was measured; **Faces found**: share of
-releases in which a face detector finds a face, which is utility and never privacy; **SSIM**:
-similarity of the release to its source. Intervals are 95 %, from resampling identities.
+releases in which a face detector finds a face, which is utility and never privacy; **Attributes
+kept**: share of attributes that a classifier reads off releases rightly; **Downstream**: the same
+of a classifier trained on releases and tested on clean images; **SSIM**: similarity of the release
+to its source. Intervals are 95 %, from resampling identities.
 
 A row is one anonymizer against one kind of attacker, and shows the worst case: of all attacks
 that this attacker may run (who may do more may also do less) and of all seeds, the run with the

@@ -41,7 +41,7 @@ class Row:
         attack: the attack that did it.
         attacks: how many attacks were tried.
         seeds: how many seeds that attack was run with.
-        utility: metric -> its first output, e.g. `ssim` -> similarity to the source.
+        utility: `metric/output` -> number; `metric` alone is its first output.
         stage: timing of anonymizing the probes.
         dtype: it computed with.
         probes: N.
@@ -169,11 +169,16 @@ def _row(
         attack=attacks[by],
         attacks=len({_ref(e.attack) for e in tried}),
         seeds=len({e.seed for e in tried if _ref(e.attack) == by}),
-        utility={name: numbers[0] for name, numbers in worst.utility.items() if numbers},
+        utility=_utility(worst),
         stage=worst.anonymize_stage(),
         dtype=worst.dtype,
         probes=rank1.n if rank1 else None,
     )
+
+
+def _utility(entry: Entry) -> dict[str, Number]:
+    named = {f"{m}/{n.name}": n for m, numbers in entry.utility.items() for n in numbers}
+    return named | {m: numbers[0] for m, numbers in entry.utility.items() if numbers}
 
 
 def _ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
