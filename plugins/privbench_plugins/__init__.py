@@ -16,9 +16,13 @@ _MODULES = (
     "attacks.contrastive",
     "attacks.controls",
     "datasets.synthfaces",
+    "metrics.distances",
     "metrics.fidelity",
     "metrics.identification",
     "metrics.kanonymity",
+    "metrics.perceptual",
+    "metrics.semantics",
+    "metrics.structure",
     "metrics.verification",
 )
 

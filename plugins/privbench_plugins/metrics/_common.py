@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privbench.errors import DataError, PluginError
-from privbench.types import Evidence, Floats, Identification, Ints
+from privbench.types import Evidence, Floats, Identification, Ints, Release
 
 
 def identification(evidence: Evidence) -> Identification:
@@ -20,6 +21,32 @@ def identification(evidence: Evidence) -> Identification:
     ):
         raise DataError(f"mated must be ({probes},) columns from 0 to {people - 1}.")
     return evidence
+
+
+def release(evidence: Evidence) -> Release:
+    """`evidence`, checked: sources and releases, row by row, of one size."""
+    if not isinstance(evidence, Release):
+        raise PluginError(f"Expected sources and releases; got {type(evidence).__name__}.")
+    source, released = evidence.source.pixels, evidence.released.pixels
+    if source.shape != released.shape:
+        raise DataError(
+            f"A release must have its source's shape {tuple(source.shape)}; "
+            f"got {tuple(released.shape)}."
+        )
+    return evidence
+
+
+def others(subject: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """For each row one of another person: what a release that ignores its source may agree with.
+
+    Returns:
+        (N,) rows, half of the sorted people away, each used once; and (N,) whether that row is
+        of another person indeed (with one person there is none).
+    """
+    order = np.argsort(subject, kind="stable")
+    other = np.empty_like(order)
+    other[order] = np.roll(order, len(order) // 2)
+    return other, subject[other] != subject
 
 
 def mated_scores(evidence: Identification) -> Floats:
@@ -50,4 +77,12 @@ def weighted_mean(rows: Floats, weights: Floats) -> Floats:
     total = weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # 0 / 0
         mean: Floats = (weights @ rows) / total
+    return mean
+
+
+def known_mean(rows: Floats, weights: Floats) -> Floats:
+    """(R, D) means of rows (N, D) under weights (R, N) over the rows that are not NaN."""
+    known = ~np.isnan(rows)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        mean: Floats = (weights @ np.where(known, rows, 0)) / (weights @ known.astype(np.float64))
     return mean

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from privbench.errors import DataError, PluginError
-from privbench.types import Evidence, Floats, Output, Release
-from privbench_plugins.metrics._common import weighted_mean
+from privbench.errors import DataError
+from privbench.types import Evidence, Floats, Output
+from privbench_plugins.metrics._common import release, weighted_mean
 
 Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Two (N, 3, H, W) float batches in [0, 1] to (N,)."""
@@ -38,14 +38,8 @@ class Fidelity:
 
     def rows(self, evidence: Evidence) -> Floats:
         """(N, 1)."""
-        if not isinstance(evidence, Release):
-            raise PluginError(f"Expected sources and releases; got {type(evidence).__name__}.")
-        source, released = evidence.source, evidence.released
-        if source.pixels.shape != released.pixels.shape:
-            raise DataError(
-                f"A release must have its source's shape {tuple(source.pixels.shape)}; "
-                f"got {tuple(released.pixels.shape)}."
-            )
+        pair = release(evidence)
+        source, released = pair.source, pair.released
         blocks = [slice(i, i + BATCH) for i in range(0, len(source), BATCH)]
         values = [self.compare(source.floats(b), released.floats(b)) for b in blocks]
         return torch.cat(values)[:, None].double().numpy()
