@@ -57,6 +57,14 @@ def test_architectures_are_the_published_ones(part: tuple[str, str]) -> None:
     assert all(weight.is_meta for weight in made.parameters())
 
 
+def test_the_page_has_these_numbers() -> None:
+    """docs/timing.md and the code agree."""
+    page = (Path(__file__).parents[1] / "docs" / "timing.md").read_text(encoding="utf-8")
+    for (name, part), count in PUBLISHED.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"{count:,}" in row, (name, part)
+
+
 @pytest.mark.parametrize(("name", "side"), [("random:sd15", 512), ("random:sdxl", 1024)])
 def test_a_random_pipeline_needs_no_files(name: str, side: int) -> None:
     """It has the family's own resolution, another is checked like any model's, and each part's
