@@ -155,6 +155,13 @@ def test_random_weights_are_made_in_their_final_type(name: str) -> None:
 
 
 @pytest.mark.usefixtures("reduced")
+def test_a_random_model_reads_no_prompts_of_images() -> None:
+    """There is no vocabulary, and the error says what to time instead."""
+    with pytest.raises(ModelError, match="Time ldm-unconditional"):
+        load_diffuser(find_pipeline("random:sd15"), "", "", False, "keep", writes=True)
+
+
+@pytest.mark.usefixtures("reduced")
 def test_a_random_model_must_be_moved_first() -> None:
     """Built and used without a device, it says what is missing."""
     made = build_unconditional(LdmConfig(model="random:sd15", steps=1, batch_size=1))
@@ -424,7 +431,8 @@ def test_the_record_says_what_really_ran(
     assert (record.timing["batch_size"], record.timing["at_once"]) == (8, 2)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.study
+@pytest.mark.timeout(900)
 def test_compiled_networks_agree(folder: Path) -> None:
     """`compile=true` changes the speed and nothing else."""
     plain, compiled = (

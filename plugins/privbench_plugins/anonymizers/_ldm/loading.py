@@ -144,6 +144,11 @@ def load_diffuser(
     Raises:
         ModelError: diffusers cannot load it.
     """
+    if found.random and writes:
+        raise ModelError(
+            f"{found.random} has no vocabulary to read a prompt for each image with. Time "
+            "ldm-unconditional: it does the same work once the prompts are written."
+        )
     if found.random:
         return _random_diffuser(found, guided, scheduler)
     options: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
