@@ -114,7 +114,8 @@ def _main_table(study: Study) -> str:
         a = v.hardest(trial)
         cells = [v.group, escape(v.label)]
         if a is None:
-            rows.append([*cells, "not finished", *[""] * (len(head) - 3 + several)])
+            why = "control attacks only" if v.attacks else "not finished"
+            rows.append([*cells, why, *[""] * (len(head) - 3 + several)])
             continue
         shown = [a.trials.get(name) for name in (trial, f"{trial}+source", "cross")]
         cells += [estimate(t) for t in shown]
