@@ -12,7 +12,7 @@ import torch
 from privbench.errors import PluginError
 from privbench.keys import sample_seed, stage_seed
 from privbench.plan import ATTACKER_PARTS, Cell, Resolved
-from privbench.release import anonymize_batch, fitted, released_set
+from privbench.release import anonymize_batch, fit, fitted, released_set
 from privbench.session import Session, blame
 from privbench.store import Artefact
 from privbench.timing import fingerprint, memory_bytes, stopwatch, to_json
@@ -62,7 +62,11 @@ class CountedOracle:
 
     def _live(self, images: ImageSet, draw: int) -> torch.Tensor:
         session, cell = self._session, self._cell
-        plugin = fitted(session, cell, ATTACKER_PARTS[0])
+        if cell.anonymizer.registered.spec.tags.fit_on == "release":
+            # What is asked for together is one release: the attacker's own, fitted on it alone.
+            plugin = fit(cell.anonymizer, session.build(cell.anonymizer), images)
+        else:
+            plugin = fitted(session, cell, ATTACKER_PARTS[0])
         seeds = [sample_seed(session.plan.study.seed, k, draw) for k in images.keys]
         size = cell.anonymizer.batch_size
         batches = []

@@ -46,7 +46,8 @@ class Tags:
 
     Attributes:
         control: `positive` (privacy should be absent), `negative` (the attack should be at
-            chance), or None.
+            chance), `diagnostic` (shows what one signal gives away; nobody would release it),
+            or None. Only None is ranked.
         stochastic: output depends on the seed.
         fit_on: data that `fit` must see before use, or None. An anonymizer may ask for either,
             a metric for `background`.
@@ -57,7 +58,7 @@ class Tags:
             of the user's, or is slow.
     """
 
-    control: Literal["positive", "negative"] | None = None
+    control: Literal["positive", "negative", "diagnostic"] | None = None
     stochastic: bool = False
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None

@@ -164,6 +164,7 @@ def anonymizer_checks(spec: PluginSpec) -> list[Check]:
             *([check_weights] if spec.weights else []),
             check_fit,
             check_output,
+            *([check_source_hidden] if spec.tags.control != "positive" else []),
             check_input_unchanged,
             check_repeatable,
             check_order,
@@ -312,6 +313,18 @@ def check_output(bench: Workbench) -> None:
     _require(bool(torch.isfinite(out).all()), bench, "the output holds NaN or infinity")
     low, high = float(out.min()), float(out.max())
     _require(low >= 0 and high <= 1, bench, f"expected values in [0, 1]; got [{low:g}, {high:g}]")
+
+
+def check_source_hidden(bench: Workbench) -> None:
+    """No source passes through: no released image equals a source image, of any person."""
+    released, source = quantize(bench.released).flatten(1), bench.images.pixels.flatten(1)
+    copies = [i for i, image in enumerate(released) if bool((image == source).all(1).any())]
+    _require(
+        not copies,
+        bench,
+        f"{len(copies)} of {BATCH} released images are source images, unchanged "
+        "(tag a positive control as such)",
+    )
 
 
 def check_input_unchanged(bench: Workbench) -> None:

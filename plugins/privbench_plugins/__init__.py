@@ -11,8 +11,12 @@ from privbench import PluginSpec, hookimpl
 _MODULES = (
     "anonymizers.classical",
     "anonymizers.controlnets",
+    "anonymizers.diagnostics",
+    "anonymizers.dppix",
+    "anonymizers.ksame",
     "anonymizers.ldm",
     "anonymizers.ldm_sources",
+    "anonymizers.regional",
     "attacks.contrastive",
     "attacks.controls",
     "datasets.synthfaces",
