@@ -50,6 +50,7 @@ class Record(_Model):
     Attributes:
         estimates: trial -> metric -> numbers, from identification evidence.
         utility: metric -> numbers, from the release itself.
+        metrics: metric -> its settings and weights, which a number may depend on.
         timing: one entry per timed stage: all samples, summary, device.
         keys: the store key of each step.
         scores: file beside the record with the attack's raw scores, and its SHA-256.
@@ -75,6 +76,7 @@ class Record(_Model):
     packages: dict[str, str]
     keys: dict[str, str]
     scores: dict[str, str] = {}
+    metrics: dict[str, PluginRef] = {}
 
     @property
     def name(self) -> str:

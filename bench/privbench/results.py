@@ -133,6 +133,7 @@ def make_record(
         dtype=dtype_of(cell.anonymizer, session.device.type),
         estimates=estimates,
         utility=utility,
+        metrics={name: plugin_ref(metric) for name, metric in plan.metrics.items()},
         attack_report=scored.notes["report"] | {"fusion": scored.notes["fusion"]},
         timing=timing,
         packages={name: package_version(name) for name in PACKAGES},
