@@ -59,6 +59,21 @@ def go(what: dict[str, Any], tmp_path: Path, **more: Any) -> list[Outcome]:
     return found
 
 
+@pytest.fixture(scope="module")
+def finished(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store and the files of the small study; tests work on copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    go(body(faces), folder)
+    assert CALLS
+    return folder
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path) -> Path:
+    """The test's own copy of the finished study."""
+    return Path(shutil.copytree(finished, tmp_path, dirs_exist_ok=True))
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Every file with its content."""
     return {
@@ -68,7 +83,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def with_spy(faces: Path, output: str) -> dict[str, Any]:
     """The small study with a variant that may break."""
-    what = body(faces)
+    what = body(faces, sweeps=[])
     what["variants"].append(
         {
             "label": "spy",
@@ -80,10 +95,10 @@ def with_spy(faces: Path, output: str) -> dict[str, Any]:
     return what
 
 
-def test_a_study_writes_its_numbers_plots_and_pictures(faces: Path, tmp_path: Path) -> None:
+def test_a_study_writes_its_numbers_plots_and_pictures(faces: Path, done: Path) -> None:
     """Records, hits, numbers, page, plots and grid are there, and agree with each other."""
-    outcomes = go(body(faces), tmp_path)
-    out = tmp_path / "out"
+    outcomes = go(body(faces), done)
+    out = done / "out"
     labels = ["nothing", "mosaic", "blur", "mosaic (cells 1)", "mosaic (cells 4)"]
     assert [o.variant.label for o in outcomes] == labels
     assert {p.name for p in out.iterdir()} == {
@@ -115,26 +130,21 @@ def test_a_study_writes_its_numbers_plots_and_pictures(faces: Path, tmp_path: Pa
         assert grid.height // 98 == 1 + 3  # sources, and the three that are no sweep
 
 
-def test_a_second_run_computes_nothing_and_writes_the_same_bytes(
-    faces: Path, tmp_path: Path
-) -> None:
+def test_a_second_run_computes_nothing_and_writes_the_same_bytes(faces: Path, done: Path) -> None:
     """With everything in the store, all files are made again, byte for byte."""
-    go(body(faces), tmp_path)
-    assert CALLS
-    before, store = files(tmp_path / "out"), files(tmp_path / "store")
-    shutil.rmtree(tmp_path / "out")
-    go(body(faces), tmp_path)
+    before, store = files(done / "out"), files(done / "store")
+    shutil.rmtree(done / "out")
+    go(body(faces), done)
     assert CALLS == []
-    assert files(tmp_path / "out") == before
-    assert files(tmp_path / "store") == store
+    assert files(done / "out") == before
+    assert files(done / "store") == store
 
 
-def test_committed_files_are_enough(faces: Path, tmp_path: Path) -> None:
+def test_committed_files_are_enough(done: Path) -> None:
     """Without the store, numbers, page and plots come out of records and hits as they were."""
-    go(with_spy(faces, "raise"), tmp_path)
-    out = tmp_path / "out"
+    out = done / "out"
     before = files(out)
-    shutil.rmtree(tmp_path / "store")
+    shutil.rmtree(done / "store")
     result = json.loads(before["study.json"])
     result["results"] = {}
     (out / "study.json").write_text(json.dumps(result))
@@ -145,15 +155,14 @@ def test_committed_files_are_enough(faces: Path, tmp_path: Path) -> None:
     assert files(out) == before
 
 
-def test_changed_hits_change_the_differences(faces: Path, tmp_path: Path) -> None:
+def test_changed_hits_change_the_differences(done: Path) -> None:
     """Differences are computed from the per-probe hits, not copied."""
-    go(body(faces), tmp_path)
-    path = tmp_path / "out" / "hits.parquet"
+    path = done / "out" / "hits.parquet"
     table = pq.read_table(path)
     hit = np.where(np.array(table["variant"].to_pylist()) == "blur", 0.0, 1.0)
     pq.write_table(table.set_column(table.schema.get_field_index("hit"), "hit", [hit]), path)
-    recompute(tmp_path / "out")
-    result = json.loads((tmp_path / "out" / "study.json").read_text())["results"]
+    recompute(done / "out")
+    result = json.loads((done / "out" / "study.json").read_text())["results"]
     blur = next(v for v in result["variants"] if v["label"] == "blur")
     assert blur["attacks"][0]["differences"]["mosaic"]["value"] == -1
 
@@ -168,11 +177,9 @@ def test_a_failing_variant_takes_no_other_with_it(faces: Path, tmp_path: Path) -
     assert set(errors) == {"spy", "typo"}
     assert "out of ideas" in errors["spy"]
     assert "Did you mean pixelate" in errors["typo"]
-    assert sum(len(o.records) for o in outcomes) == 5
+    assert sum(len(o.records) for o in outcomes) == 3
     page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert (
-        "- typo: There is no anonymizer &#39;" in page or "- typo: There is no anonymizer" in page
-    )
+    assert "- typo: There is no anonymizer" in page
     assert page.count("not finished") == 2
     store = files(tmp_path / "store")
     mended = go(with_spy(faces, "seeded"), tmp_path)
@@ -185,7 +192,7 @@ def test_nothing_to_run_is_an_error(faces: Path, tmp_path: Path) -> None:
     """If every variant fails, no files are written over good ones."""
     what = body(faces, references=[], sweeps=[])
     what["variants"] = [{"label": "typo", "group": "condition", "anonymizer": "pixellate"}]
-    with pytest.raises(ConfigError, match="typo.*pixelate"):
+    with pytest.raises(ConfigError, match=r"typo.*pixelate"):
         go(what, tmp_path)
     assert not (tmp_path / "out").exists()
 
@@ -197,21 +204,19 @@ def test_the_quick_form_runs_the_marked_variants(faces: Path, tmp_path: Path) ->
     assert "quick form" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-def test_old_records_of_the_study_go_and_other_files_stay(faces: Path, tmp_path: Path) -> None:
+def test_old_records_of_the_study_go_and_other_files_stay(faces: Path, done: Path) -> None:
     """A smaller study leaves no stale record behind, and touches nothing that is not its own."""
-    go(body(faces), tmp_path)
-    records = tmp_path / "out" / "records"
+    records = done / "out" / "records"
     (records / "mine.json").write_text("{}")
-    go(body(faces, sweeps=[]), tmp_path)
+    go(body(faces, sweeps=[]), done)
     assert len(list(records.iterdir())) == 3 + 1
     assert (records / "mine.json").exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "probes"])
-def test_damaged_hits_are_refused(damage: str, faces: Path, tmp_path: Path) -> None:
+def test_damaged_hits_are_refused(damage: str, done: Path) -> None:
     """Hits that are missing, no Parquet, or of different probes stop with the file's name."""
-    go(body(faces), tmp_path)
-    path = tmp_path / "out" / "hits.parquet"
+    path = done / "out" / "hits.parquet"
     if damage == "missing":
         path.unlink()
     elif damage == "text":
@@ -220,7 +225,7 @@ def test_damaged_hits_are_refused(damage: str, faces: Path, tmp_path: Path) -> N
         table = pq.read_table(path)
         pq.write_table(table.slice(0, len(table) - 50), path)
     with pytest.raises(RecordError, match=r"hits\.parquet"):
-        recompute(tmp_path / "out")
+        recompute(done / "out")
 
 
 @pytest.mark.parametrize(
