@@ -77,8 +77,11 @@ def _words(features: Features) -> str:
 def _made(config: Mapping[str, Any]) -> Features:
     """What an adapter makes (diffusers, models/adapter.py)."""
     widths, first = config["channels"], int(config["downscale_factor"])
-    halvings = [0, 0, 1, 1] if config["adapter_type"] == "full_adapter_xl" else range(len(widths))
-    return [(int(w), first * 2**h) for w, h in zip(widths, halvings, strict=True)]
+    if config["adapter_type"] == "light_adapter":
+        widths = [*widths, widths[-1]]
+    once = config["adapter_type"] == "full_adapter_xl"  # it halves the side before the third only
+    sizes = [first * 2 ** (level >= 2 if once else level) for level in range(len(widths))]
+    return [(int(width), size) for width, size in zip(widths, sizes, strict=True)]
 
 
 def _taken(pipeline: PipelineFolder) -> Features:
