@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from privbench_plugins.tiny_geometry.net import Maps, TinyGeometry
 
 MODEL: Final = "tiny-geometry"
-_BATCH: Final = 64
+_BATCH: Final = 16
 
 
 def geometry_weights() -> dict[str, str]:
