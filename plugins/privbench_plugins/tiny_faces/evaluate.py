@@ -23,6 +23,7 @@ import torch
 from ..conditions import canny
 from ..geometry import Geometry, load_geometry
 from .autoencoder import psnr, reconstruct
+from .card import write_cards
 from .diffusion import GUIDES, condition_maps
 from .export import folder_of, guided, load_autoencoder, load_base, load_guide
 from .faces import Faces, load_faces, split_faces
@@ -266,6 +267,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--held-out", type=int, default=20, help="one identity in this many is unseen")
     add("--count", type=int, default=96, help="unseen faces to measure on")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add("--cards", action="store_true", help="write the model cards from what was measured")
     add("--compare", action="store_true", help="compare samplers instead")
     arguments = parser.parse_args(argv)
     if arguments.threads:
@@ -277,7 +279,10 @@ def main(argv: list[str] | None = None) -> None:
     elif arguments.compare:
         compare_settings(arguments.model, unseen)
     else:
-        print(json.dumps(measure(arguments.model, unseen, arguments.count), indent=1))
+        measured = measure(arguments.model, unseen, arguments.count)
+        print(json.dumps(measured, indent=1))
+        if arguments.cards:
+            write_cards(arguments.model, measured, DEFAULT_STEPS)
 
 
 if __name__ == "__main__":

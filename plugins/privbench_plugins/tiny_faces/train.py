@@ -215,7 +215,8 @@ class Trainer:
         start = "the run before" if stage == EXTRA_STAGE else "random weights"
         if self.arguments.start:
             start = str(self.arguments.start.name)
-        runs = [run for run in read_runs(self.out) if run.stage != stage]
+        mine = (stage, start, progress.seed)
+        runs = [r for r in read_runs(self.out) if (r.stage, r.start, r.seed) != mine]
         hours = round(progress.seconds / 3600, 3)
         identities, images = len(np.unique(self.faces.subjects)), len(self.faces)
         runs.append(
