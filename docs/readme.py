@@ -1,6 +1,7 @@
 """Put real output into the README: `python docs/readme.py`, after `make run`.
 
-Runs the main command (instant if its result is in the store) and copies the leaderboard's rows.
+Runs the main command (instant if its result is in the store), copies the main columns of the
+leaderboard and what the conditioning study says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MAIN = "run --anonymizer controlnet-canny --attack contrastive-reid"
+COLUMNS = ("Rank", "Anonymizer", "Rank-1 ↓", "Faces found ↑", "Attributes kept ↑", "ms/image ↓")
+SAID = ("**The boundary.**", "**Conditions.**", "**Baselines.**", "**canny, conditioning scale.**",
+        "**depth, conditioning scale.**", "**Controls and diagnostics.**")  # fmt: skip
 
 
 def between(text: str, marker: str, inside: str) -> str:
@@ -23,19 +27,40 @@ def between(text: str, marker: str, inside: str) -> str:
     return f"{before}{start}\n{inside}\n{end}{after}"
 
 
+def narrow(board: str) -> str:
+    """The leaderboard's tables with `COLUMNS` only; chance is the same for all rows."""
+    found = []
+    head: list[str] = []
+    for line in board.splitlines():
+        if line.startswith("### "):
+            found.append(f"\n{line}\n")
+        if not line.startswith("|"):
+            head = []
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        head = head or cells
+        kept = [cells[head.index(name)] for name in COLUMNS if name in head]
+        found.append(f"| {' | '.join(kept)} |")
+    return "\n".join(found)
+
+
+def said(page: str) -> str:
+    """The paragraphs of a study's page that begin as `SAID`."""
+    return "\n\n".join(line for line in page.splitlines() if line.startswith(SAID))
+
+
 def main() -> None:
-    """Rewrite both blocks."""
+    """Rewrite all blocks."""
     words = [sys.executable, "-m", "privbench.cli", *shlex.split(MAIN)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     lines = [line.rstrip() for line in done.stdout.strip().splitlines()]
-    output = "\n".join(["```text", *lines, "```"])
     board = (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8")
-    lines = [line for line in board.splitlines() if line.startswith(("|", "### "))]
-    rows = "\n".join(f"\n{line}\n" if line.startswith("#") else line for line in lines)
+    study = (ROOT / "docs" / "studies" / "conditioning" / "README.md").read_text(encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    text = between(text, "output: make run", output)
-    readme.write_text(between(text, "leaderboard", rows), encoding="utf-8")
+    text = between(text, "output: make run", "\n".join(["```text", *lines, "```"]))
+    text = between(text, "study", said(study))
+    readme.write_text(between(text, "leaderboard", narrow(board)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,7 +80,23 @@ def test_the_leaderboard_is_current(tmp_path: Path) -> None:
     board.write(ROOT / "leaderboard" / "records", tmp_path / "LEADERBOARD.md")
     text = (tmp_path / "LEADERBOARD.md").read_text(encoding="utf-8")
     assert (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8") == text
-    shown = README.partition("<!-- leaderboard -->")[2].partition("<!-- end -->")[0]
-    rows = [line for line in shown.splitlines() if line.startswith("|")]
-    assert rows
-    assert set(rows) <= set(text.splitlines())
+    assert _block("leaderboard") == _filler()["narrow"](text)
+
+
+def test_what_the_study_says_is_current() -> None:
+    """The README quotes the committed page of the conditioning study, and something at all."""
+    page = (ROOT / "docs" / "studies" / "conditioning" / "README.md").read_text(encoding="utf-8")
+    quoted = _filler()["said"](page)
+    assert quoted.count("**") >= 6
+    assert _block("study") == quoted
+
+
+def _block(marker: str) -> str:
+    """What stands between a marker and the next end marker."""
+    shown = README.partition(f"<!-- {marker} -->")[2].partition("<!-- end -->")[0]
+    return shown.removeprefix("\n").removesuffix("\n")
+
+
+def _filler() -> dict[str, Any]:
+    """The functions that fill the README."""
+    return runpy.run_path(str(ROOT / "docs" / "readme.py"))
