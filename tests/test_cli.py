@@ -154,10 +154,10 @@ def test_bad_study_files(
 
 
 def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every setting of a plugin is shown with default and meaning; a typo gets a suggestion."""
+    """Every setting of a plugin is shown with type, default and meaning; a typo gets a hint."""
     code, out, _ = call(capsys, "describe", "controlnet-canny")
     assert code == 0
-    for word in ("conditioning_scale", "guidance_scale", "steps", "scheduler"):
+    for word in ("conditioning_scale", "guidance_scale", "steps", "int, ≥ 1", "keep | ddim"):
         assert word in out
     code, _, err = call(capsys, "describe", "controlnet-cany")
     assert code == 2

@@ -231,7 +231,7 @@ def describe(plugin: str) -> int:
     from rich.markup import escape
 
     from privbench.errors import UnknownPluginError, did_you_mean
-    from privbench.registry import load_registry
+    from privbench.registry import load_registry, setting_type
 
     registry = load_registry()
     found = [p for (_, name), p in sorted(registry.plugins.items()) if name == plugin]
@@ -255,9 +255,10 @@ def describe(plugin: str) -> int:
             if value:
                 console.print(f"{name}: {escape(str(value))}")
         if spec.config.model_fields:
-            table = _table("setting", "default", "meaning")
+            table = _table("setting", "type", "default", "meaning")
             for name, info in spec.config.model_fields.items():
-                table.add_row(name, escape(str(info.default)), escape(info.description or ""))
+                words = (setting_type(info), str(info.default), info.description or "")
+                table.add_row(name, *map(escape, words))
             console.print(table)
     return 0
 

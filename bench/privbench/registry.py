@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pluggy
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from privbench import hookspecs
 from privbench.errors import ConfigError, PluginLoadError, UnknownPluginError, did_you_mean
@@ -161,6 +162,30 @@ def make_config(spec: PluginSpec, settings: Mapping[str, Any]) -> Config:
             for e in error.errors()
         )
         raise ConfigError(f"Bad settings for {spec.kind} {spec.id}: {problems}") from None
+
+
+def setting_type(info: FieldInfo) -> str:
+    """A setting's type in words: its choices, or a type with its bounds.
+
+    >>> from pydantic import Field
+    >>> class Example(Config):
+    ...     steps: int = Field(10, ge=1, le=1000)
+    ...     mode: Literal["fast", "slow"] = "fast"
+    >>> [setting_type(info) for info in Example.model_fields.values()]
+    ['int, ≥ 1, ≤ 1000', 'fast | slow']
+    """
+    if get_origin(info.annotation) is Literal:
+        return " | ".join(map(str, get_args(info.annotation)))
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(bound, name)}"
+        for bound in info.metadata
+        for name, sign in signs.items()
+        if hasattr(bound, name)
+    ]
+    plain = get_origin(info.annotation) is None
+    name = getattr(info.annotation, "__name__", "") if plain else str(info.annotation)
+    return ", ".join([name, *bounds])
 
 
 def _parsed(value: Any) -> Any:
