@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from privbench import __version__
+from privbench import __version__, show
 from privbench.errors import ConfigError, PrivbenchError
 
 if TYPE_CHECKING:
     from privbench.plan import Study
-    from privbench.progress import Reporter
-    from privbench.record import Record
-    from privbench.timing_record import TimingRecord
 
 app = App(
     name="privbench",
@@ -108,17 +104,17 @@ def run(
     what = what or What()
     study = _study(what)
     if dry_run:
-        _print_status(find_status(study, store=what.store), detail=False)
+        show.statuses(find_status(study, store=what.store), detail=False)
         return 0
-    with _reporter() as reporter:
+    with show.reporter() as reporter:
         done, failures = run_study(
             study, store=what.store, records=records, repair=repair, reporter=reporter
         )
-    _print_records(done)
+    show.results(done)
     for record in done:
         print(f"{records}/{record.name}.json")
     for failure in failures:
-        _complain(f"{failure.label}: {failure.error}")
+        show.complain(f"{failure.label}: {failure.error}")
     return 2 if failures else 0
 
 
@@ -165,7 +161,7 @@ def time_alone(
     """
     from privbench.measure import time_anonymizers
 
-    with _reporter() as reporter:
+    with show.reporter() as reporter:
         done = list(
             time_anonymizers(
                 anonymizers,
@@ -181,7 +177,7 @@ def time_alone(
                 reporter=reporter,
             )
         )
-    _print_timings(done)
+    show.timings(done)
     for record in done:
         print(f"{records}/{record.name}.json")
     return 0
@@ -193,7 +189,7 @@ def explain(what: What | None = None) -> int:
     from privbench.api import explain as find_status
 
     what = what or What()
-    _print_status(find_status(_study(what), store=what.store), detail=True)
+    show.statuses(find_status(_study(what), store=what.store), detail=True)
     return 0
 
 
@@ -206,7 +202,7 @@ def list_plugins() -> int:
     from privbench.spec import KINDS
 
     registry = load_registry()
-    console, table = _console(), _table("kind", "id", "version", "summary")
+    console, table = show.console(), show.table("kind", "id", "version", "summary")
     for kind in KINDS:
         for plugin in registry.of_kind(kind):
             why = f" [unavailable: {plugin.unavailable}]" if plugin.unavailable else ""
@@ -215,7 +211,7 @@ def list_plugins() -> int:
             )
     console.print(table)
     for name, reason in registry.failures.items():
-        _complain(f"not loaded: {name}: {reason}")
+        show.complain(f"not loaded: {name}: {reason}")
     return 0
 
 
@@ -238,7 +234,7 @@ def describe(plugin: str) -> int:
     if not found:
         names = {name for _, name in registry.plugins}
         raise UnknownPluginError(f"There is no plugin {plugin!r}. {did_you_mean(plugin, names)}")
-    console = _console()
+    console = show.console()
     for entry in found:
         spec = entry.spec
         console.print(f"[bold]{spec.id}[/] ({spec.kind}, version {spec.version})")
@@ -255,7 +251,7 @@ def describe(plugin: str) -> int:
             if value:
                 console.print(f"{name}: {escape(str(value))}")
         if spec.config.model_fields:
-            table = _table("setting", "type", "default", "meaning")
+            table = show.table("setting", "type", "default", "meaning")
             for name, info in spec.config.model_fields.items():
                 words = (setting_type(info), str(info.default), info.description or "")
                 table.add_row(name, *map(escape, words))
@@ -321,11 +317,11 @@ def study(
 
     known = load_registry().studies
     if not name:
-        table = _table("study", "variants", "question")
+        table = show.table("study", "variants", "question")
         for each in sorted(known):
             _, found = load_study_file(each, known)
             table.add_row(each, str(len(select(found, quick=False))), found.question)
-        _console().print(table)
+        show.console().print(table)
         return 0
     short, definition = load_study_file(name, known)
     folder = out or Path(".privbench/studies" if quick else "docs/studies") / short
@@ -334,7 +330,7 @@ def study(
     if committed:
         outcomes = recompute(folder)
     else:
-        with _reporter() as reporter:
+        with show.reporter() as reporter:
             outcomes = run_study_file(
                 short,
                 definition,
@@ -350,7 +346,7 @@ def study(
         raise PrivbenchError(str(error)) from error
     for outcome in outcomes:
         if outcome.error:
-            _complain(f"{outcome.variant.label}: {outcome.error}")
+            show.complain(f"{outcome.variant.label}: {outcome.error}")
     return 2 if any(o.error for o in outcomes) else 0
 
 
@@ -359,127 +355,14 @@ def main(tokens: Sequence[str] | None = None) -> None:
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except (PrivbenchError, CycloptsError) as error:
-        _complain(str(error))
+        show.complain(str(error))
         code = 2
     except KeyboardInterrupt:
-        _complain("Interrupted. What is finished is kept; run the same command to go on.")
+        show.complain("Interrupted. What is finished is kept; run the same command to go on.")
         code = 130
     except BrokenPipeError:
         code = 1
     sys.exit(code or 0)
-
-
-def _complain(text: str) -> None:
-    print(f"privbench: {text}", file=sys.stderr)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe has no width of its own; the tables fit in 120 columns.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-
-
-def _table(*columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-@contextmanager
-def _reporter() -> Iterator[Reporter]:
-    from privbench.progress import PlainLines, RichBars
-
-    if sys.stderr.isatty():
-        with RichBars() as bars:
-            yield bars
-    else:
-        yield PlainLines(sys.stderr)
-
-
-def _print_status(found: Sequence[Any], detail: bool) -> None:
-    table = _table("step", "", "why", *(["key"] if detail else []))
-    for entry in found:
-        row = [f"{entry.step.stage} {entry.step.label}", "hit" if entry.hit else "miss"]
-        table.add_row(*row, entry.reason, *([entry.step.key[:16]] if detail else []))
-    _console().print(table)
-
-
-COLUMNS = {"rank-1": "rank-1", "rank-10": "rank-10", "mAP": "mAP", "auc": "ROC AUC"}
-"""What the run's table shows; the record holds everything."""
-
-
-def _print_records(records: Sequence[Record]) -> None:
-    console = _console()
-    for record in records:
-        protocol = record.protocol
-        probes = record.parts["probes"]
-        console.print(
-            f"\n[bold]{record.anonymizer.id}[/] under [bold]{record.attack.id}[/] "
-            f"({record.threat_model}, {record.oracle_queries:,} oracle queries)\n"
-            f"protocol {protocol['name']} v{protocol['version']}: {probes.images} probes of "
-            f"{probes.identities} people, all enrolled; 95 % intervals resample people"
-        )
-        table = _table("trial", *COLUMNS.values())
-        for trial, metrics in record.estimates.items():
-            numbers = {e.name: e for group in metrics.values() for e in group}
-            table.add_row(trial, *(_shown(numbers.get(n)) for n in COLUMNS))
-        chances = (numbers[n].chance if n in numbers else None for n in COLUMNS)
-        table.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
-        console.print(table)
-        utility = [n for group in record.utility.values() for n in group]
-        console.print("; ".join(f"{n.name} to the source {_shown(n)}" for n in utility))
-        for timing in record.timing:
-            if timing["summary"]:
-                rate = timing["summary"]["images_per_second"]
-                console.print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
-
-
-def _print_timings(done: Sequence[TimingRecord]) -> None:
-    from rich.markup import escape
-
-    names = ("batch", "image", "median", "p95", "images/s", "peak memory", "batches", "")
-    console, table = _console(), _table("anonymizer", *names)
-    for record in done:
-        timing, numbers = record.timing, record.timing["summary"]
-        size, ran = timing["batch_size"], timing["at_once"]
-        table.add_row(
-            record.anonymizer.id,
-            f"{size}" if ran == size else f"{size} ({ran} at once)",
-            "{}x{}".format(*timing["resolution"]),
-            f"{_digits(numbers['median_ms_per_image'])} ms",
-            f"{_digits(numbers['p95_ms_per_image'])} ms",
-            _digits(numbers["images_per_second"]),
-            f"{timing['peak_bytes'] / 2**20:,.0f} MiB",
-            f"{numbers['samples']} + {numbers['warmup']}",
-            "" if record.label == "measured" else record.label,
-        )
-    console.print(table)
-    device = done[0].timing["device"]
-    console.print("; ".join(f"{k} {escape(v)}" for k, v in device.items()))
-    console.print(
-        "median and p95 per image; batches: timed + warm-up; memory: "
-        + ("peak on the GPU" if "cuda" in device else "resident set of the whole process"),
-        style="dim",
-    )
-    if any(record.label == "timing-only" for record in done):
-        console.print("timing-only: random weights; what they release means nothing", style="dim")
-
-
-def _digits(number: float) -> str:
-    """Three significant digits, and never an exponent."""
-    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
-
-
-def _shown(number: Any) -> str:
-    if number is None or number.value is None:
-        return ""
-    text = f"{number.value:.3f}"
-    return text if number.low is None else f"{text} [{number.low:.3f}, {number.high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""What the command line prints: tables on standard output, messages and progress on the other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from privbench.plan import Status
+    from privbench.progress import Reporter
+    from privbench.record import Record
+    from privbench.timing_record import TimingRecord
+
+
+def complain(text: str) -> None:
+    """One message on standard error."""
+    print(f"privbench: {text}", file=sys.stderr)
+
+
+def console() -> Any:
+    """Where tables go: standard output."""
+    from rich.console import Console
+
+    # A pipe has no width of its own; the tables fit in 120 columns.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def table(*columns: str) -> Any:
+    """An empty table."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+@contextmanager
+def reporter() -> Iterator[Reporter]:
+    """Bars on a terminal, plain lines elsewhere; on standard error."""
+    from privbench.progress import PlainLines, RichBars
+
+    if sys.stderr.isatty():
+        with RichBars() as bars:
+            yield bars
+    else:
+        yield PlainLines(sys.stderr)
+
+
+def statuses(found: Sequence[Status], detail: bool) -> None:
+    """Which steps are in the store, and why the others are not."""
+    rows = table("step", "", "why", *(["key"] if detail else []))
+    for entry in found:
+        row = [f"{entry.step.stage} {entry.step.label}", "hit" if entry.hit else "miss"]
+        rows.add_row(*row, entry.reason, *([entry.step.key[:16]] if detail else []))
+    console().print(rows)
+
+
+COLUMNS = {"rank-1": "rank-1", "rank-10": "rank-10", "mAP": "mAP", "auc": "ROC AUC"}
+"""What the run's table shows; the record holds everything."""
+
+
+def results(records: Sequence[Record]) -> None:
+    """Each record's trials, utility and speed."""
+    for record in records:
+        protocol = record.protocol
+        probes = record.parts["probes"]
+        console().print(
+            f"\n[bold]{record.anonymizer.id}[/] under [bold]{record.attack.id}[/] "
+            f"({record.threat_model}, {record.oracle_queries:,} oracle queries)\n"
+            f"protocol {protocol['name']} v{protocol['version']}: {probes.images} probes of "
+            f"{probes.identities} people, all enrolled; 95 % intervals resample people"
+        )
+        rows = table("trial", *COLUMNS.values())
+        for trial, metrics in record.estimates.items():
+            numbers = {e.name: e for group in metrics.values() for e in group}
+            rows.add_row(trial, *(_shown(numbers.get(n)) for n in COLUMNS))
+        chances = (numbers[n].chance if n in numbers else None for n in COLUMNS)
+        rows.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
+        console().print(rows)
+        _utility(record)
+        for timing in record.timing:
+            if timing["summary"]:
+                rate = timing["summary"]["images_per_second"]
+                console().print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
+
+
+def _utility(record: Record) -> None:
+    """The first number of each utility metric; the record holds the others."""
+    leading = {name: group[0] for name, group in record.utility.items() if group}
+    if leading:
+        rows = table("utility", "", "value")
+        for name, number in leading.items():
+            title = name if number.name == name else f"{name}: {number.name}"
+            rows.add_row(title, f"{number.protects} is more useful", _shown(number))
+        console().print(rows)
+
+
+def timings(done: Sequence[TimingRecord]) -> None:
+    """Speed and memory of anonymizers alone."""
+    from rich.markup import escape
+
+    names = ("batch", "image", "median", "p95", "images/s", "peak memory", "batches", "")
+    screen, rows = console(), table("anonymizer", *names)
+    for record in done:
+        timing, numbers = record.timing, record.timing["summary"]
+        size, ran = timing["batch_size"], timing["at_once"]
+        rows.add_row(
+            record.anonymizer.id,
+            f"{size}" if ran == size else f"{size} ({ran} at once)",
+            "{}x{}".format(*timing["resolution"]),
+            f"{_digits(numbers['median_ms_per_image'])} ms",
+            f"{_digits(numbers['p95_ms_per_image'])} ms",
+            _digits(numbers["images_per_second"]),
+            f"{timing['peak_bytes'] / 2**20:,.0f} MiB",
+            f"{numbers['samples']} + {numbers['warmup']}",
+            "" if record.label == "measured" else record.label,
+        )
+    screen.print(rows)
+    device = done[0].timing["device"]
+    screen.print("; ".join(f"{k} {escape(v)}" for k, v in device.items()))
+    screen.print(
+        "median and p95 per image; batches: timed + warm-up; memory: "
+        + ("peak on the GPU" if "cuda" in device else "resident set of the whole process"),
+        style="dim",
+    )
+    if any(record.label == "timing-only" for record in done):
+        screen.print("timing-only: random weights; what they release means nothing", style="dim")
+
+
+def _digits(number: float) -> str:
+    """Three significant digits, and never an exponent."""
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
+
+
+def _shown(number: Any) -> str:
+    if number is None or number.value is None:
+        return ""
+    text = f"{number.value:.3f}"
+    return text if number.low is None else f"{text} [{number.low:.3f}, {number.high:.3f}]"
