@@ -35,6 +35,16 @@ class Shown(_Model):
     unit: str = "share"
 
 
+_TITLES = {
+    "detection/detected": "faces found",
+    "attributes/mean": "attributes kept",
+    "downstream/mean": "downstream accuracy",
+    "landmarks/landmark-error": "landmark error",
+    "ssim/ssim": "SSIM to the source",
+}
+"""What the commonest utilities are called; the others by metric and output."""
+
+
 class Trial(Shown):
     """Rank-1 on one trial, and what it says about k-anonymity."""
 
@@ -51,6 +61,7 @@ class Utility(Shown):
     def title(self) -> str:
         """What a reader calls it, with its unit."""
         name = self.name if self.metric in self.name else f"{self.metric} {self.name}"
+        name = _TITLES.get(f"{self.metric}/{self.name}", name)
         return f"{name}, {self.unit}" if self.unit not in ("share", "index") else name
 
 
