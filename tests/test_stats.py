@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from privbench import stats
 from privbench.errors import DataError
-from privbench.types import Evidence, Floats, Identification, Output
+from privbench.types import Floats, Identification, Output
 from privbench_plugins.metrics._identification import IdentificationRates
 from privbench_plugins.metrics._kanonymity import AnonymitySets
 from privbench_plugins.metrics._verification import Verification
@@ -19,18 +19,6 @@ from privbench_plugins.metrics._verification import Verification
 
 class Mean:
     """Every column of the rows is a number of its own."""
-
-    def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
-        """Unused."""
-        raise NotImplementedError
-
-    def chance(self, evidence: Evidence) -> Floats:
-        """Unused."""
-        raise NotImplementedError
-
-    def rows(self, evidence: Evidence) -> Floats:
-        """Unused."""
-        raise NotImplementedError
 
     def reduce(self, rows: Floats, weights: Floats) -> Floats:
         """Weighted means."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from privbench.errors import DataError
 from privbench.stats import paired_difference
-from privbench.types import Estimate, Evidence, Floats, Identification, Ints, Output
+from privbench.types import Estimate, Floats, Identification, Ints, Output
 
 FLIPS = 20_000
 """Random sign flips: the least p is 1 / 20,001, so that 200 tests can pass Holm at .01."""
@@ -24,19 +24,7 @@ _SAME = 1e-9  # sums closer than this differ by rounding only
 
 
 class Rank1:
-    """Rank-1 as a metric: the mean of hits. `reduce` takes any number of columns of them."""
-
-    def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
-        """One share."""
-        return (Output("rank-1", protects="lower", worst=1.0),)
-
-    def chance(self, evidence: Evidence) -> Floats:
-        """1 / S."""
-        return np.array([1 / _identification(evidence).scores.shape[1]])
-
-    def rows(self, evidence: Evidence) -> Floats:
-        """(N, 1) hits."""
-        return rank1_hits(_identification(evidence))[:, None]
+    """Rank-1 from hits: their mean. `reduce` takes any number of columns of them."""
 
     def reduce(self, rows: Floats, weights: Floats) -> Floats:
         """(R, D) weighted means of (N, D) hits."""
@@ -137,9 +125,3 @@ def holm(p: NDArray[np.float64]) -> Floats:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(stepped, 1)
     return adjusted
-
-
-def _identification(evidence: Evidence) -> Identification:
-    if not isinstance(evidence, Identification):
-        raise DataError(f"Expected identification scores; got {type(evidence).__name__}.")
-    return evidence

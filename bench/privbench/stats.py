@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from privbench.errors import DataError
-from privbench.types import Estimate, Floats, Identification, Ints, Metric, Output
+from privbench.types import Estimate, Floats, Identification, Ints, Output, Reducer
 
 BLOCK_BYTES = 256 * 2**20
 """Working memory that one block of resamples may use."""
@@ -80,7 +80,7 @@ def cluster_weights(subject: Ints, resamples: int, seed: int) -> Floats:
 
 
 def bootstrap(
-    metric: Metric,
+    metric: Reducer,
     rows: Floats,
     subject: Ints,
     outputs: Sequence[Output],
@@ -124,7 +124,7 @@ def bootstrap(
 
 
 def paired_difference(
-    metric: Metric,
+    metric: Reducer,
     rows_a: Floats,
     rows_b: Floats,
     subject: Ints,

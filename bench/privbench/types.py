@@ -270,7 +270,24 @@ class Output:
     unit: str = "share"
 
 
-class Metric(Protocol):
+class Reducer(Protocol):
+    """Numbers from rows: all that resampling needs of a metric."""
+
+    def reduce(self, rows: Floats, weights: Floats) -> Floats:
+        """Numbers from rows, for R weightings at once.
+
+        Args:
+            rows: (N, D) as `rows` made them.
+            weights: (R, N) non-negative multiplicities; all ones is the point estimate, a
+                bootstrap resample counts how often each row was drawn.
+
+        Returns:
+            (R, M); NaN where a resample leaves a number undefined.
+        """
+        ...
+
+
+class Metric(Reducer, Protocol):
     """Rows first, numbers later: rows are an artefact, so intervals need no second run.
 
     `Tags.evidence` of its spec says which evidence it takes. A metric that does not apply to
@@ -290,19 +307,6 @@ class Metric(Protocol):
 
         What is learnt from the other samples (a cross-fitted classifier) or compared with
         them (a mismatched baseline) is part of the row: intervals hold it fixed.
-        """
-        ...
-
-    def reduce(self, rows: Floats, weights: Floats) -> Floats:
-        """Numbers from rows, for R weightings at once.
-
-        Args:
-            rows: (N, D) as `rows` made them.
-            weights: (R, N) non-negative multiplicities; all ones is the point estimate, a
-                bootstrap resample counts how often each row was drawn.
-
-        Returns:
-            (R, M); NaN where a resample leaves a number undefined.
         """
         ...
 
