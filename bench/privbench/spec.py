@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal["anonymizer", "attack", "metric", "dataset"]
-KINDS: tuple[Kind, ...] = ("anonymizer", "attack", "metric", "dataset")
+Kind = Literal["anonymizer", "attack", "metric", "dataset", "detector"]
+KINDS: tuple[Kind, ...] = ("anonymizer", "attack", "metric", "dataset", "detector")
 
 Knowledge = Literal["none", "black-box", "adaptive"]
 """What an attacker may know of the anonymizer.
@@ -52,18 +52,22 @@ class Tags:
         fit_on: data that `fit` must see before use, or None. An anonymizer may ask for either,
             a metric for `background`.
         knowledge: an attack's threat model; None for other kinds.
-        evidence: what a metric measures: an attack's `identification` of probes, or the
-            `release` beside its sources; None for other kinds.
+        evidence: what a metric measures: an attack's `identification` of probes, the same as an
+            `open-set` task with probes of people who are not enrolled, or the `release` beside
+            its sources; None for other kinds.
         default: a metric that runs where a study names none. False for one that needs a file
             of the user's, or is slow.
+        fuses: an attack that combines the scores of the run's other attacks (`ScoreFusion`); its
+            threat model is the strongest among theirs.
     """
 
     control: Literal["positive", "negative", "diagnostic"] | None = None
     stochastic: bool = False
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None
-    evidence: Literal["identification", "release"] | None = None
+    evidence: Literal["identification", "open-set", "release"] | None = None
     default: bool = True
+    fuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class PluginSpec:
         requires: modules that must be importable, beyond privbench's own dependencies.
         extra: the install hint shown when one of them is missing, e.g. `privbench[detect]`.
         smoke: settings for a tiny run (no network, no GPU), for tests.
+        argument: the setting that `id:VALUE` fills in, e.g. the path of `folder:PATH`; "" if none.
         licence: of the weights and data that the plugin brings; "" when it brings none.
     """
 
@@ -98,6 +103,7 @@ class PluginSpec:
     requires: tuple[str, ...] = ()
     extra: str = ""
     smoke: Mapping[str, Any] = field(default_factory=dict)
+    argument: str = ""
     licence: str = ""
 
     def __post_init__(self) -> None:
@@ -107,5 +113,7 @@ class PluginSpec:
             raise ValueError(
                 f"id must be kebab-case, optionally `distribution/name`; got {self.id!r}"
             )
+        if self.argument and self.argument not in self.config.model_fields:
+            raise ValueError(f"argument of {self.id} names no setting: {self.argument!r}")
         if self.version < 1:
             raise ValueError(f"version of {self.id} must be 1 or more; got {self.version}")

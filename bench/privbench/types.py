@@ -127,6 +127,39 @@ class Anonymizer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The most prominent face of each image.
+
+    Attributes:
+        points: (N, 5, 2) float32 pixel coordinates (x, y) of the eye on the image's left, the one
+            on its right, the tip of the nose, and the corners of the mouth on the left and on the
+            right. NaN where no face was found.
+        score: (N,) float32, larger is surer; NaN where no face was found.
+    """
+
+    points: NDArray[np.float32]
+    score: NDArray[np.float32]
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(N,) whether there is a face."""
+        face: NDArray[np.bool_] = np.isfinite(self.points).all(axis=(1, 2))
+        return face
+
+
+class Detector(Protocol):
+    """Finds faces: the first step of alignment."""
+
+    def detect(self, pixels: torch.Tensor) -> Detections:
+        """Find the most prominent face of each image, on its own.
+
+        Args:
+            pixels: (N, 3, H, W) uint8 RGB on the CPU.
+        """
+        ...
+
+
 @runtime_checkable
 class Fittable(Protocol):
     """An anonymizer that must see reference images first (`Tags.fit_on` says which)."""
@@ -169,6 +202,8 @@ class AttackerView:
         seed: all randomness comes from it.
         device: where to compute.
         reporter: progress.
+        draws: how many independent draws of each probe the release holds; the oracle answers
+            for as many.
     """
 
     train: ImageSet
@@ -177,6 +212,7 @@ class AttackerView:
     seed: int
     device: torch.device
     reporter: Reporter
+    draws: int = 1
 
 
 class Scorer(Protocol):
@@ -190,6 +226,25 @@ class Scorer(Protocol):
 
         Returns:
             (N, G) float; larger means likelier the same person.
+        """
+        ...
+
+
+@runtime_checkable
+class DrawScorer(Protocol):
+    """A scorer that knows what to do with several released draws of the same probes.
+
+    For one without this method the harness takes the mean of the draws' scores.
+    """
+
+    def score_draws(self, draws: Sequence[ImageSet]) -> torch.Tensor:
+        """Similarity of N probes to the G enrolled images.
+
+        Args:
+            draws: K releases of the same N probes, in the same order.
+
+        Returns:
+            (N, G) float, as `Scorer.score`.
         """
         ...
 
@@ -224,6 +279,50 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ValidationScores:
+    """What an attack scores on the attacker's own held-out people.
+
+    Attributes:
+        scores: (V, V) float64; row i is photo i as a probe, column j photo j as a reference.
+        subject: (V,) person 0..P-1 of each photo, in ascending order.
+    """
+
+    scores: Floats
+    subject: Ints
+
+
+class FittedScoreFusion(Protocol):
+    """Several attacks made one, with weights from attacker-validation.
+
+    Attributes:
+        fusion: how scores against several references of one person combine.
+        report: JSON-able facts for the record.
+    """
+
+    fusion: Literal["max", "mean"]
+    report: Mapping[str, Any]
+
+    def combine(self, scores: Mapping[str, Floats]) -> Floats:
+        """(N, G) scores of each member, by its label, to (N, G) scores.
+
+        Entry (i, j) may depend on the members' entries (i, j) alone.
+        """
+        ...
+
+
+class ScoreFusion(Protocol):
+    """An attack made of other attacks (`Tags.fuses`): it sees their scores and no image."""
+
+    def fit(self, validation: Mapping[str, ValidationScores]) -> FittedScoreFusion:
+        """Return a new fitted fusion; `self` is unchanged.
+
+        Args:
+            validation: each member's scores on attacker-validation, by the member's label.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Identification:
     """Evidence of an identification trial, with the truth that the harness holds.
 
@@ -231,6 +330,29 @@ class Identification:
         scores: (N, S) float64, probe i against enrolled person j; larger is likelier.
         mated: (N,) column of the true person of each probe.
         subject: (N,) the probe's identity; the unit that intervals resample.
+        impostors: (V,) float64 scores between different people of attacker-validation, fused as
+            in this trial: the only scores on which a threshold may be fixed. Empty where
+            unknown.
+    """
+
+    scores: Floats
+    mated: Ints
+    subject: Ints
+    impostors: Floats = field(default_factory=lambda: np.empty(0))
+
+
+NOT_ENROLLED = -1
+"""`OpenSet.mated` of a probe whose person is in no gallery."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenSet:
+    """Evidence of an identification trial in which some probes are of people not enrolled.
+
+    Attributes:
+        scores: (N + M, S) float64, probe i against enrolled person j; mated probes come first.
+        mated: (N + M,) column of the true person, `NOT_ENROLLED` for the M non-mated probes.
+        subject: (N + M,) the probe's identity; the unit that intervals resample.
     """
 
     scores: Floats
@@ -250,7 +372,7 @@ class Release:
     subject: Ints
 
 
-Evidence = Identification | Release
+Evidence = Identification | OpenSet | Release
 
 
 @dataclass(frozen=True, slots=True)
