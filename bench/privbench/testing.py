@@ -1,4 +1,4 @@
-"""The contract kit: checks that an anonymizer keeps its promises, for authors to run.
+"""The contract kit: checks that a plugin keeps its promises, for authors to run.
 
     import pytest
     from privbench.testing import anonymizer_checks
@@ -7,7 +7,8 @@
     def test_contract(check):
         check()
 
-The checks use the specification's `smoke` settings, a handful of drawn images and the CPU.
+`detector_checks` does the same for detectors. The checks use the specification's `smoke`
+settings, a handful of drawn images and the CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ from privbench.errors import PluginError
 from privbench.keys import canonical_json, sample_seed
 from privbench.registry import make_config
 from privbench.spec import Config, PluginSpec
-from privbench.types import UNKNOWN, Anonymizer, Fittable, ImageBatch, ImageSet, quantize
+from privbench.types import (
+    UNKNOWN,
+    Anonymizer,
+    Detections,
+    Detector,
+    Fittable,
+    ImageBatch,
+    ImageSet,
+    quantize,
+)
 
 BATCH = 4
 """Images in a batch."""
@@ -64,8 +74,20 @@ class Finding:
 class Workbench:
     """A plugin under test, with images to try it on. Everything is made when first needed."""
 
-    def __init__(self, spec: PluginSpec) -> None:
+    def __init__(self, spec: PluginSpec, faces: torch.Tensor | None = None) -> None:
         self.spec = spec
+        self._faces = faces
+
+    @cached_property
+    def faces(self) -> torch.Tensor:
+        """(N, 3, H, W) uint8: the faces to detect, the kit's own drawings unless others came."""
+        return self.images.pixels if self._faces is None else self._faces
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Built with the smoke configuration."""
+        made: Detector = self.spec.build(self.config)
+        return made
 
     @cached_property
     def images(self) -> ImageSet:
@@ -192,6 +214,28 @@ def check_anonymizer(spec: PluginSpec) -> list[Finding]:
         except Exception as error:  # a plugin may raise anything
             findings.append(Finding(check.__name__, f"{type(error).__name__}: {error}"))
     return findings
+
+
+def detector_checks(spec: PluginSpec, faces: torch.Tensor | None = None) -> list[Check]:
+    """The checks that apply to a detector. Nothing runs yet.
+
+    Args:
+        spec: of the detector.
+        faces: (N, 3, H, W) uint8 images in which it should find something; at least two. The
+            kit's own drawings have eyes and a mouth, and few detectors take them for faces.
+    """
+    bench = Workbench(spec, faces)
+    return [
+        Check(function, bench)
+        for function in (
+            check_config,
+            check_light_import,
+            *([check_weights] if spec.weights else []),
+            check_detections,
+            check_detector_input_unchanged,
+            check_detector_batch,
+        )
+    ]
 
 
 # --- what the plugin says about itself ---------------------------------------------------------
@@ -415,6 +459,61 @@ def check_deterministic(bench: Workbench) -> None:
     """Not tagged stochastic: seeds change nothing."""
     out = bench.run(range(BATCH), [sample_seed(1, k) for k in bench.images.keys[:BATCH]])
     _same(bench, out, bench.released, "with other seeds (tag it stochastic)")
+
+
+# --- what a detector does ----------------------------------------------------------------------
+
+
+def check_detections(bench: Workbench) -> None:
+    """Five points and a score for each image: all finite, or all NaN where no face was found."""
+    count, found = len(bench.faces), bench.detector.detect(bench.faces)
+    _require(
+        isinstance(found, Detections), bench, f"expected Detections; got {type(found).__name__}"
+    )
+    for name, array, shape in (
+        ("points", found.points, (count, 5, 2)),
+        ("score", found.score, (count,)),
+    ):
+        _require(array.shape == shape, bench, f"{name} must be {shape}; got {array.shape}")
+        _require(array.dtype == np.float32, bench, f"{name} must be float32; got {array.dtype}")
+    numbers = np.concatenate([found.points.reshape(count, -1), found.score[:, None]], axis=1)
+    _require(
+        bool((np.isfinite(numbers).all(1) | np.isnan(numbers).all(1)).all()),
+        bench,
+        "points and score of an image must be finite together, or NaN together: no face",
+    )
+    across = found.points[found.found][:, 1, 0] - found.points[found.found][:, 0, 0]
+    _require(
+        not len(across) or bool(np.median(across) > 0),
+        bench,
+        "the first point must be the eye on the image's left",
+    )
+    none = bench.detector.detect(bench.faces[:0])
+    _require(none.points.shape == (0, 5, 2), bench, "no images must give no points: (0, 5, 2)")
+
+
+def check_detector_input_unchanged(bench: Workbench) -> None:
+    """The images are not written to."""
+    pixels = bench.faces.clone()
+    bench.detector.detect(pixels)
+    _require(torch.equal(pixels, bench.faces), bench, "it changed the images that it was given")
+
+
+def check_detector_batch(bench: Workbench) -> None:
+    """An image alone, and in another place of the batch, gives the same points, bit for bit."""
+    found = bench.detector.detect(bench.faces)
+    backwards = bench.detector.detect(bench.faces.flip(0))
+    alone = bench.detector.detect(bench.faces[-1:])
+    for other, rows, when in (
+        (backwards, slice(None, None, -1), "when the order was reversed"),
+        (alone, slice(-1, None), "when it came alone"),
+    ):
+        _require(
+            np.array_equal(found.points[rows], other.points, equal_nan=True)
+            and np.array_equal(found.score[rows], other.score, equal_nan=True),
+            bench,
+            f"an image gave other points {when}",
+        )
 
 
 def _same(bench: Workbench, got: torch.Tensor, expected: torch.Tensor, when: str) -> None:
