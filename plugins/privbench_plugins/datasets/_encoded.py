@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from privbench.errors import DataError
 from privbench.keys import canonical_json, digest_bytes
 from privbench.types import Ints, Labels
+from privbench_plugins.datasets._decode import decode
 
 COLUMNS = ("key", "subject", "population", "image")
 
@@ -51,14 +50,7 @@ class EncodedFaces:
         return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
     def _decode(self, row: int) -> np.ndarray:
-        try:
-            with Image.open(io.BytesIO(self.encoded[row])) as image:
-                return np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"{self.name}: image {self.keys[row]!r} cannot be decoded ({error}). Replace or "
-                "remove it; a damaged image is never dropped silently."
-            ) from error
+        return decode(f"{self.name}: image {self.keys[row]!r}", self.encoded[row])
 
 
 def read_parquet(
@@ -99,7 +91,7 @@ def read_parquet(
     encoded = [row["bytes"] for row in table["image"].to_pylist()]
     labels = canonical_json([keys, subject.tolist(), population.tolist()])
     digest = digest_bytes([labels.encode(), *encoded])
-    shown = {column: _labels(column, table[column].to_pylist()) for column in present}
+    shown = {column: labels_of(column, table[column].to_pylist()) for column in present}
     return EncodedFaces(name, keys, subject, population, licence, encoded, digest, shown)
 
 
@@ -112,7 +104,7 @@ def _common_columns(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
     return [column for column in wanted if all(column in names for names in schemas)]
 
 
-def _labels(column: str, values: Sequence[object]) -> Labels:
+def labels_of(column: str, values: Sequence[object]) -> Labels:
     """(N,) labels; a truth value is named by its column, nothing is unknown."""
     named = {True: column, False: f"no {column}", None: ""}
     texts = [named[v] if v is None or isinstance(v, bool) else str(v) for v in values]

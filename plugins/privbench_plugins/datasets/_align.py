@@ -1,0 +1,115 @@
+"""Frames: a face to its standard place, or the middle of an image, as a square."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Complexes = NDArray[np.complex128]
+
+TEMPLATE: Final = ((49.5, 57.1), (77.5, 57.1), (63.5, 73.9), (52.0, 87.5), (75.0, 87.5))
+"""Where the five points go, x and y in an image of 128 x 128: the framing of `synthfaces`.
+
+Mean points that dlib's 68-point predictor finds on every eighth shipped image, made symmetric
+(CenterFace's are within 1 px). A predictor trained on photographs, because that is what places
+points on photographs; the renderer's own mouth corners lie up to 4 px outside.
+"""
+
+_TEMPLATE_SIDE: Final = 128
+
+_OVER: Final = 2
+"""Samples per pixel and axis of a warp, averaged."""
+
+
+def template(side: int) -> NDArray[np.float64]:
+    """(5, 2) x, y in pixels of a square of `side`; pixel centres lie at whole numbers."""
+    return (np.array(TEMPLATE) + 0.5) * (side / _TEMPLATE_SIDE) - 0.5
+
+
+def similarity(points: NDArray[np.float32], target: NDArray[np.float64]) -> Complexes:
+    """Least-squares similarities without reflection (Umeyama 1991) that move points to a target.
+
+    In the plane, read as complex numbers, a similarity is z -> a z + b, and the least-squares a
+    is a ratio of inner products.
+
+    Args:
+        points: (N, 5, 2) x, y in pixels.
+        target: (5, 2) x, y in pixels.
+
+    Returns:
+        (N, 2) a and b; NaN where the points are NaN or all in one place.
+    """
+    z, t = (p[..., 0] + 1j * p[..., 1] for p in (points.astype(np.float64), target))
+    middle = z.mean(1, keepdims=True)
+    around = z - middle
+    spread = (np.abs(around) ** 2).sum(1)
+    inner = (around.conj() * (t - t.mean())).sum(1)
+    a = np.divide(inner, spread, out=np.full(len(z), np.nan + 0j), where=spread > 0)
+    return np.stack([a, t.mean() - a * middle[:, 0]], axis=1)
+
+
+def warp(pixels: Tensor, moves: Complexes, side: int) -> Tensor:
+    """Move images by similarities into squares, in one sampling of each.
+
+    Where it shrinks, an image is first averaged over the largest power of two that its own
+    similarity allows, and sampled twice per pixel and axis, so that nothing aliases. Beyond an
+    image's edge its outermost pixels go on.
+
+    Args:
+        pixels: (N, 3, H, W) uint8.
+        moves: (N, 2) finite, a not 0: z -> a z + b from image to square, in pixels.
+        side: of the squares.
+
+    Returns:
+        (N, 3, side, side) uint8.
+    """
+    n = len(pixels)
+    fine = (np.arange(side * _OVER) + 0.5) / _OVER - 0.5
+    at = (fine[None, :] + 1j * fine[:, None] - moves[:, 1, None, None]) / moves[:, 0, None, None]
+    levels = np.maximum(np.floor(-np.log2(np.abs(moves[:, 0]))), 0).astype(int)
+    levels = np.minimum(levels, int(np.log2(min(pixels.shape[-2:]))))
+    out = torch.empty(n, 3, side, side, dtype=torch.uint8)
+    for level in np.unique(levels):
+        rows = np.flatnonzero(levels == level)
+        block = 2 ** int(level)
+        image = pixels[torch.from_numpy(rows)].float()
+        if block > 1:
+            image = F.avg_pool2d(image, block, ceil_mode=True, count_include_pad=False)
+        height, width = image.shape[-2:]
+        x, y = (2 * (part + 0.5) / block for part in (at[rows].real, at[rows].imag))
+        grid = torch.from_numpy(np.stack([x / width - 1, y / height - 1], -1)).float()
+        found = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        out[torch.from_numpy(rows)] = F.avg_pool2d(found, _OVER).round_().to(torch.uint8)
+    return out
+
+
+def square(pixels: Tensor, side: int, how: Literal["crop", "pad"] = "crop") -> Tensor:
+    """Images of one size as squares about their middle.
+
+    Args:
+        pixels: (N, 3, H, W) uint8.
+        side: of the squares.
+        how: `crop` the longer sides, or `pad` the shorter ones by repeating the outermost pixels.
+
+    Returns:
+        (N, 3, side, side) uint8.
+    """
+    height, width = pixels.shape[-2:]
+    if how == "crop":
+        edge = min(height, width)
+        top, left = (height - edge) // 2, (width - edge) // 2
+        pixels = pixels[..., top : top + edge, left : left + edge]
+    elif height != width:
+        edge = max(height, width)
+        top, left = (edge - height) // 2, (edge - width) // 2
+        frame = (left, edge - width - left, top, edge - height - top)
+        pixels = F.pad(pixels.float(), frame, mode="replicate").to(torch.uint8)
+    if pixels.shape[-1] == side:
+        return pixels
+    resized = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,105 @@
+"""The one place where bytes from outside become pixels.
+
+What cannot be read is refused with a sentence that names it; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from privbench.errors import DataError
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "PPM", "BMP", "GIF", "TIFF", "JPEG2000")
+"""Formats that are read: those in which photographs come. No format that runs a program."""
+
+MOST_PIXELS: Final = 64_000_000
+"""Largest image that is decoded, by its header."""
+
+LEAST_SIDE: Final = 16
+"""A face needs so many pixels."""
+
+LONGEST: Final = 1024
+"""Longest side in pixels of what `decode` returns; larger images are reduced."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def decode(name: str, data: bytes, longest: int = LONGEST) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of the first frame, upright as its EXIF says.
+
+    16-bit greys are scaled to 8; what is transparent is laid on white; JPEGs are reduced while
+    they are decoded.
+
+    Args:
+        name: for the message.
+        data: the encoded image.
+        longest: largest height or width.
+
+    Raises:
+        DataError: empty, of no known format, damaged, too large or too small.
+    """
+    if not data:
+        raise DataError(f"{name} is empty.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(name, *image.size)
+            image.draft(None, (longest, longest))
+            rgb = _rgb(name, ImageOps.exif_transpose(image))
+            rgb.thumbnail((longest, longest), Image.Resampling.BOX)
+            return np.asarray(rgb)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{name} is no image of a format that is read here ({', '.join(FORMATS)})."
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"{name} has more than {MOST_PIXELS:,} pixels.") from None
+    except Exception as error:  # on damaged files decoders raise almost anything
+        raise DataError(f"{name} is damaged ({error}).") from error
+
+
+def each(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """`function` of each item in order, on all cores: decoders release the interpreter's lock."""
+    with _huge_images_raise(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise DataError(f"{name} has more than {MOST_PIXELS:,} pixels.")
+    if min(width, height) < LEAST_SIDE:
+        raise DataError(f"{name} is {width}x{height}; a face needs {LEAST_SIDE} pixels a side.")
+
+
+def _rgb(name: str, image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise DataError(f"{name} holds greys beyond 16 bits.")
+        return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DataError(f"{name} holds floats, whose range is unknown; save it with 8 bits.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+@contextmanager
+def _huge_images_raise() -> Iterator[None]:
+    """Pillow warns of large headers before anything is decoded; here that is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
