@@ -13,7 +13,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from privbench.data import get_preset, load_part, split
+from privbench.data import PROTOCOLS, load_part, split
 from privbench.stats import bootstrap
 from privbench.types import FittableMetric, ImageSet, Release
 from privbench_plugins.datasets.synthfaces import SynthfacesConfig, build
@@ -27,7 +27,7 @@ MOST_SECONDS = 10.0  # for all of them together, on an idle core
 def parts() -> tuple[ImageSet, Release]:
     """Background, and blurred probes of the `quick` protocol."""
     data = build(SynthfacesConfig())
-    rows = split(data, get_preset("quick"))
+    rows = split(data, PROTOCOLS["quick"])
     probes = load_part(data, rows.probes)
     pictures = probes.pixels.numpy().transpose(0, 2, 3, 1)
     soft = np.stack([cv2.GaussianBlur(np.ascontiguousarray(x), (0, 0), 3) for x in pictures])

@@ -201,7 +201,10 @@ def test_the_record_is_whole_and_readable(faces: Path, tmp_path: Path) -> None:
     assert read_record(path) == record
     body = json.loads(path.read_text())
     assert body["protocol"]["name"] == "smoke"
-    assert body["parts"]["probes"] == {"identities": 8, "images": 8}
+    assert body["parts"]["probes"] == {"identities": 8, "images": 8, "undetected": None}
+    assert len(body["hits"]["rank1"]) == len(body["hits"]["subject"]) == 8
+    rank1 = record.estimate("identification", "rank-1").value
+    assert np.mean(body["hits"]["rank1"]) == pytest.approx(rank1)
     assert {t["stage"] for t in body["timing"]} >= {"spy: probes", "spy-attack on spy: training"}
     assert all(len(t["seconds"]) == len(t["images"]) for t in body["timing"])
     assert (tmp_path / "records" / record.scores["file"]).exists()

@@ -20,7 +20,7 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from privbench.api import explain, make_study, plan_study, run_study
-from privbench.data import Dataset, attributes_digest, get_preset, load_part, part_digest, split
+from privbench.data import PROTOCOLS, Dataset, attributes_digest, load_part, part_digest, split
 from privbench.errors import ConfigError, DataError, ModelError, PluginError
 from privbench.plan import Study
 from privbench.registry import Registry, load_registry
@@ -87,13 +87,13 @@ def data() -> Dataset:
 @pytest.fixture(scope="module")
 def probes(data: Dataset) -> ImageSet:
     """20 people, 2 images each."""
-    return load_part(data, split(data, get_preset("quick")).probes[: PEOPLE * SHOTS])
+    return load_part(data, split(data, PROTOCOLS["quick"]).probes[: PEOPLE * SHOTS])
 
 
 @pytest.fixture(scope="module")
 def background(data: Dataset) -> ImageSet:
     """40 other people, 6 images each."""
-    return load_part(data, split(data, get_preset("quick")).background)
+    return load_part(data, split(data, PROTOCOLS["quick"]).background)
 
 
 @pytest.fixture(scope="module")

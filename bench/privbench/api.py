@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from privbench.errors import RecordError, StoreError
+from privbench.errors import ConfigError, RecordError, StoreError
 from privbench.execute import Failure, execute
 from privbench.plan import Choice, Plan, Status, Study, make_plan, parse_settings, status
 from privbench.progress import Reporter, Silent
@@ -27,13 +28,20 @@ def make_study(
     metrics: Sequence[str] = (),
     *,
     dataset: str = "synthfaces",
-    protocol: str = "quick",
+    protocol: str = "auto",
     seed: int = 0,
     device: str = "auto",
     settings: Sequence[str] = (),
+    draws: int = 1,
+    fixed_seed: bool = False,
     registry: Registry | None = None,
 ) -> Study:
-    """A study from ids and `key=value` settings, as the command line takes them."""
+    """A study from ids (or `id:VALUE`) and `key=value` settings, as the command line takes them.
+
+    Args:
+        draws: independent draws of each probe that stochastic anonymizers release.
+        fixed_seed: all images share one seed.
+    """
     registry = registry or load_registry()
     selected: list[tuple[Kind, str]] = [("anonymizer", a) for a in anonymizers]
     selected += [("attack", a) for a in attacks]
@@ -41,11 +49,13 @@ def make_study(
     selected.append(("dataset", dataset))
     given = parse_settings(settings, selected, registry)
 
-    def choices(kind: Kind, ids: Sequence[str]) -> tuple[Choice, ...]:
-        return tuple(Choice(id=i, settings=given[kind, i]) for i in dict.fromkeys(ids))
+    def choices(kind: Kind, ids: Sequence[str], **more: Any) -> tuple[Choice, ...]:
+        return tuple(Choice(id=i, settings=given[kind, i], **more) for i in dict.fromkeys(ids))
 
+    if draws < 1:
+        raise ConfigError(f"draws must be 1 or more; got {draws}.")
     return Study(
-        anonymizers=choices("anonymizer", anonymizers),
+        anonymizers=choices("anonymizer", anonymizers, draws=draws, fixed_seed=fixed_seed),
         attacks=choices("attack", attacks),
         metrics=choices("metric", metrics),
         dataset=Choice(id=dataset, settings=given["dataset", dataset]),
@@ -101,10 +111,12 @@ def run(
     metrics: Sequence[str] = (),
     *,
     dataset: str = "synthfaces",
-    protocol: str = "quick",
+    protocol: str = "auto",
     seed: int = 0,
     device: str = "auto",
     settings: Sequence[str] = (),
+    draws: int = 1,
+    fixed_seed: bool = False,
     store: str = STORE,
     records: str | None = None,
     reporter: Reporter | None = None,
@@ -126,6 +138,8 @@ def run(
         seed=seed,
         device=device,
         settings=settings,
+        draws=draws,
+        fixed_seed=fixed_seed,
     )
     done, failures = run_study(study, store=store, records=records, reporter=reporter)
     if failures:

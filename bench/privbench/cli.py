@@ -39,11 +39,16 @@ class What:
     metric: Ids = ()
     """Metrics, by id; all installed ones by default."""
     dataset: str = "synthfaces"
-    """Data set, by id."""
-    protocol: str = "quick"
-    """Protocol preset: smoke, quick, standard, full."""
+    """Data set: an id, or folder:PATH, hf:NAME."""
+    protocol: str = "auto"
+    """Protocol preset: smoke, quick, standard, full; fit takes all that a data set has; auto is
+    quick where the data set is large enough, else fit."""
     seed: int = 0
     """Seed of the run."""
+    draws: int = 1
+    """Independent draws of each probe that a stochastic anonymizer releases."""
+    fixed_seed: Annotated[bool, Parameter(negative="")] = False
+    """All images share one anonymizer seed: the ablation of a careless release."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     set: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
@@ -76,6 +81,8 @@ def _study(what: What) -> Study:
         seed=what.seed,
         device=what.device,
         settings=what.set,
+        draws=what.draws,
+        fixed_seed=what.fixed_seed,
     )
 
 
@@ -130,7 +137,7 @@ def time_alone(
     warmup: int = 1,
     seed: int = 0,
     dataset: str = "synthfaces",
-    protocol: str = "quick",
+    protocol: str = "auto",
     records: str = ".privbench/timings",
 ) -> int:
     """Measure speed and memory of anonymizers alone; says nothing about privacy.

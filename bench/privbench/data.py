@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,12 @@ from privbench.types import ImageSet, Ints, Labels
 class Dataset(Protocol):
     """Labelled face images, decoded on demand.
 
-    A data set may also have `attributes`, a mapping from a name (`hair`) to (N,) labels ("" where
-    unknown) of what the images show; utility metrics measure how well they are kept.
+    A data set may also have
+
+    - `attributes`, a mapping from a name (`hair`) to (N,) labels ("" where unknown) of what the
+      images show; utility metrics measure how well they are kept;
+    - `facts`, a JSON-able mapping for the record: revision, preprocessing, files left out;
+    - `undetected(rows)`, in how many images of a part no face was found by its detector.
 
     Attributes:
         name: for the record.
@@ -53,7 +57,8 @@ class Preset:
     Attributes:
         name: preset.
         version: raised when any number below changes.
-        populations: which populations take part.
+        populations: which populations take part; a data set that has none of them, or an empty
+            tuple, takes part whole.
         background: identities for fitting and pretraining.
         attacker_train: identities whose images the attacker owns and may query.
         attacker_validation: identities on which the attacker chooses.
@@ -81,6 +86,22 @@ class Preset:
     probes: int
     cross_references: int
     resamples: int = 2000
+
+    @property
+    def identities(self) -> int:
+        """People it needs."""
+        return (
+            self.background
+            + self.attacker_train
+            + self.attacker_validation
+            + self.evaluation
+            + self.non_mated
+        )
+
+    @property
+    def images(self) -> int:
+        """Images it needs of each of them."""
+        return max(self.train_images, self.references + self.probes)
 
 
 _POPULATIONS = ("campus-a", "campus-b", "wild")
@@ -113,15 +134,68 @@ PROTOCOLS: Mapping[str, Preset] = {
 leaderboard's; `full` uses every image."""
 
 
-def get_preset(name: str) -> Preset:
-    """A preset by name.
+AUTO, FIT = "auto", "fit"
+LARGEST_FIT = 10
+"""Images per person that `fit` uses at most."""
+LEAST_PEOPLE = 10
+"""People that `fit` needs: two each to train, validate and evaluate on, and some for the rest."""
+
+
+def check_protocol(name: str) -> None:
+    """Refuse a protocol that does not exist, before any data are read.
 
     Raises:
-        ConfigError: no such preset.
+        ConfigError: no such protocol.
     """
-    if name not in PROTOCOLS:
-        raise ConfigError(f"There is no protocol {name!r}. {did_you_mean(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+    if name not in (known := (AUTO, FIT, *PROTOCOLS)):
+        raise ConfigError(f"There is no protocol {name!r}. {did_you_mean(name, known)}")
+
+
+def get_preset(name: str, data: Dataset) -> Preset:
+    """A preset by name: `auto` is `quick` where the data set is large enough for it, else `fit`.
+
+    Raises:
+        ConfigError: no such protocol.
+        DataError: too few identities even for `fit`.
+    """
+    check_protocol(name)
+    if name == AUTO:
+        quick = PROTOCOLS["quick"]
+        name = "quick" if len(_usable(data, quick)) >= quick.identities else FIT
+    return fitted_preset(data) if name == FIT else PROTOCOLS[name]
+
+
+def fitted_preset(data: Dataset) -> Preset:
+    """The protocol that a data set of any size allows; a function of its photo counts alone.
+
+    The images per person, at most `LARGEST_FIT`, are those for which people x images is
+    greatest; people with fewer are left out. Half of a person's images are references. Of the
+    people 5 % are background, 35 % attacker-train, 10 % attacker-validation, 40 % evaluation,
+    and 10 % non-mated.
+
+    Raises:
+        DataError: fewer than 10 people with two images.
+    """
+    counts = np.unique_counts(data.subject).counts
+    people = {m: int((counts >= m).sum()) for m in range(2, LARGEST_FIT + 1)}
+    enough = [m for m, n in people.items() if n >= LEAST_PEOPLE]
+    if not enough:
+        raise DataError(
+            f"{data.name} has {people[2]} people with two images or more; identity-disjoint parts "
+            f"need at least {LEAST_PEOPLE}."
+        )
+    images = max(enough, key=lambda m: (people[m] * m, m))
+    n = people[images]
+    small = max(n // 10, 1)
+    background, evaluation = max(n // 20, 1), 2 * n // 5
+    references = -(-images // 2)
+    return Preset(
+        name=FIT, version=1, populations=(), background=background,
+        attacker_train=n - background - evaluation - max(small, 2) - small,
+        attacker_validation=max(small, 2), evaluation=evaluation, non_mated=small,
+        train_images=images, references=references, few=max(1, 3 * references // 5),
+        probes=images - references, cross_references=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,11 +234,19 @@ def split(data: Dataset, protocol: Preset) -> Split:
     The draw depends on the protocol's name and version and on nothing else, so that every
     anonymizer and every seed meets the same people.
 
+    People with fewer images than the protocol needs take no part.
+
     Raises:
-        DataError: too few identities, or too few images of one.
+        DataError: too few identities.
     """
-    chosen = np.isin(data.population, protocol.populations)
-    people, first = np.unique(data.subject[chosen], return_index=True)
+    people = _usable(data, protocol)
+    if len(people) < protocol.identities:
+        total = len(np.unique(data.subject))
+        raise DataError(
+            f"Protocol {protocol.name} needs {protocol.identities} people with "
+            f"{protocol.images} images each; {data.name} has {len(people)} such people of "
+            f"{total}. `--protocol fit` takes what there is."
+        )
     counts = [
         protocol.background,
         protocol.attacker_train,
@@ -172,25 +254,16 @@ def split(data: Dataset, protocol: Preset) -> Split:
         protocol.evaluation,
         protocol.non_mated,
     ]
-    if len(people) < sum(counts):
-        raise DataError(
-            f"Protocol {protocol.name} needs {sum(counts)} identities of "
-            f"{', '.join(protocol.populations)}; {data.name} has {len(people)}."
-        )
     rng = np.random.default_rng(
         int.from_bytes(f"{protocol.name}/{protocol.version}".encode(), "big")
     )
-    drawn = _balanced(people, data.population[chosen][first], rng)
-    groups = np.split(drawn[: sum(counts)], np.cumsum(counts)[:-1])
+    everyone, first = np.unique(data.subject, return_index=True)
+    where = data.population[first[np.searchsorted(everyone, people)]]
+    drawn = _balanced(people, where, rng)
+    groups = np.split(drawn[: protocol.identities], np.cumsum(counts)[:-1])
     rows = {int(s): rng.permutation(np.flatnonzero(data.subject == s)) for s in drawn}
 
     def take(subjects: Ints, start: int, stop: int) -> Ints:
-        short = [s for s in subjects if len(rows[int(s)]) < stop]
-        if short:
-            raise DataError(
-                f"Protocol {protocol.name} needs {stop} images of each identity; subject "
-                f"{short[0]} of {data.name} has {len(rows[int(short[0])])}."
-            )
         picked = [rows[int(s)][start:stop] for s in subjects]
         return np.concatenate(picked) if picked else np.empty(0, dtype=np.int64)
 
@@ -205,6 +278,13 @@ def split(data: Dataset, protocol: Preset) -> Split:
         probes=take(evaluation, refs, refs + protocol.probes),
         non_mated=take(non_mated, 0, protocol.probes),
     )
+
+
+def _usable(data: Dataset, protocol: Preset) -> Ints:
+    """The people of the protocol's populations with enough images, in ascending order."""
+    chosen = np.isin(data.population, protocol.populations)
+    found = np.unique_counts(data.subject[chosen if chosen.any() else slice(None)])
+    return np.asarray(found.values[found.counts >= protocol.images])
 
 
 def _balanced(people: Ints, population: np.ndarray, rng: np.random.Generator) -> Ints:
@@ -227,6 +307,18 @@ def attributes_of(data: Dataset) -> Mapping[str, Labels]:
     """What the images show, by name; empty where a data set has no such labels."""
     found: Mapping[str, Labels] = getattr(data, "attributes", {})
     return found
+
+
+def facts_of(data: Dataset) -> dict[str, Any]:
+    """What a data set says about itself for the record."""
+    return dict(getattr(data, "facts", {}))
+
+
+def undetected_in(data: Dataset, rows: Ints) -> int | None:
+    """In how many images of a part no face was found; None where nobody looked."""
+    count = getattr(data, "undetected", None)
+    found = count(rows) if count else None
+    return None if found is None else int(found)
 
 
 def attributes_digest(data: Dataset, rows: Ints) -> str:

@@ -2,56 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from privbench.data import Trial
 from privbench.errors import DataError
-from privbench.types import Floats, Identification, Ints
+from privbench.types import NOT_ENROLLED, Floats, Identification, Ints, OpenSet
 
 Fusion = Literal["max", "mean"]
 
 
-def identification(
-    trial: Trial,
-    gallery: Floats,
-    source: Floats,
-    mated: Ints,
-    subject: Ints,
-    fusion: Fusion,
-) -> Identification:
-    """Evidence of one trial.
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """An attack's photo-level scores, and the truth that the harness holds.
 
-    Args:
-        trial: which references the gallery holds.
-        gallery: (N, S, R) scores of N probes against R references of each of S people;
-            the anonymized gallery where `trial.anonymized`.
-        source: (N,) score of each probe against its own source photo.
+    Attributes:
+        arrays: `gallery` (N, S R) and `cross` (N, S C): N probes against R clear, or C released
+            references of each of S people, ordered by person; `source` (N,): each probe against
+            its own source photo; `non-mated` and `non-mated-cross`: the same galleries for M
+            probes of people who are in none; `validation` and `validation-cross` (V, V): released
+            photos of attacker-validation people against the clear, or released photos of all of
+            them; `validation-clear` (V, V): clear against clear, for an attack that may not ask.
         mated: (N,) column of the true person.
         subject: (N,) identity of each probe.
+        strangers: (M,) identity of each non-mated probe.
+        held_out: (V,) identity of each validation photo, sorted, equally many of each.
         fusion: how references of one person combine.
+    """
 
-    Returns:
-        Scores (N, S). With `trial.source` the probe's own source photo takes the place of its
-        person's first reference, so that both variants hold the same number of references.
+    arrays: Mapping[str, np.ndarray]
+    mated: Ints
+    subject: Ints
+    strangers: Ints
+    held_out: Ints
+    fusion: Fusion
+
+    def of(self, name: str) -> Floats:
+        """One array as float64."""
+        values: Floats = self.arrays[name].astype(np.float64)
+        return values
+
+
+def identification(trial: Trial, scores: Scores) -> Identification:
+    """Evidence of one closed-set trial.
+
+    With `trial.source` the probe's own source photo takes the place of its person's first
+    reference, so that both variants hold the same number of references.
 
     Raises:
         DataError: the gallery has fewer references than the trial needs.
     """
-    if gallery.shape[2] < trial.references:
+    references = _references(trial, scores, "cross" if trial.anonymized else "gallery")
+    fused = fuse(references, scores.fusion)
+    if trial.source:
+        probes = np.arange(len(scores.mated))
+        own = references[probes, scores.mated].copy()
+        own[:, 0] = scores.of("source")
+        fused[probes, scores.mated] = fuse(own, scores.fusion)
+    return Identification(fused, scores.mated, scores.subject, impostors(trial, scores))
+
+
+def open_set(trial: Trial, closed: Identification, scores: Scores) -> OpenSet:
+    """The same trial with the non-mated probes behind the mated ones."""
+    name = "non-mated-cross" if trial.anonymized else "non-mated"
+    strange = fuse(_references(trial, scores, name), scores.fusion)
+    return OpenSet(
+        np.concatenate([closed.scores, strange]),
+        np.concatenate([closed.mated, np.full(len(strange), NOT_ENROLLED)]),
+        np.concatenate([closed.subject, scores.strangers]),
+    )
+
+
+def impostors(trial: Trial, scores: Scores) -> Floats:
+    """(V (P - 1),) scores between different validation people, fused over as many references.
+
+    An attack that may not ask the anonymizer has no released photos to fix a threshold on: its
+    impostor scores are clear against clear, and what that costs it shows in the rates attained.
+    """
+    name = "validation-cross" if trial.anonymized else "validation"
+    if "validation-clear" in scores.arrays:
+        name = "validation-clear"
+    people = np.unique(scores.held_out)
+    photos = scores.of(name).reshape(len(scores.held_out), len(people), -1)
+    fused = fuse(photos[:, :, : trial.references], scores.fusion)
+    different: Floats = fused[scores.held_out[:, None] != people[None, :]]
+    return different
+
+
+def _references(trial: Trial, scores: Scores, name: str) -> Floats:
+    """(N, S, r) scores against the trial's references."""
+    people = scores.mated.max() + 1
+    values = scores.of(name)
+    references = values.reshape(len(values), people, -1)
+    if references.shape[2] < trial.references:
         raise DataError(
             f"Trial {trial.name} needs {trial.references} references a person; "
-            f"the gallery has {gallery.shape[2]}."
+            f"the gallery has {references.shape[2]}."
         )
-    references = gallery[:, :, : trial.references]
-    scores = fuse(references, fusion)
-    if trial.source:
-        probes = np.arange(len(mated))
-        own = references[probes, mated].copy()
-        own[:, 0] = source
-        scores[probes, mated] = fuse(own, fusion)
-    return Identification(scores, mated, subject)
+    return references[:, :, : trial.references]
 
 
 def fuse(scores: Floats, fusion: Fusion) -> Floats:

@@ -48,7 +48,7 @@ class Wanted:
     images: int | None = None
     warmup: int = 1
     seed: int = 0
-    protocol: str = "quick"
+    protocol: str = "auto"
 
 
 def time_anonymizers(
@@ -56,7 +56,7 @@ def time_anonymizers(
     *,
     settings: Sequence[str] = (),
     dataset: str = "synthfaces",
-    protocol: str = "quick",
+    protocol: str = "auto",
     device: str = "auto",
     images: int | None = None,
     batch: Sequence[int] = (),
@@ -237,4 +237,6 @@ def _fitted(
         return made
     if on == "release":
         return fit(plugin, made, images)
-    return fit(plugin, made, load_part(data, split(data, get_preset(wanted.protocol)).background))
+    return fit(
+        plugin, made, load_part(data, split(data, get_preset(wanted.protocol, data)).background)
+    )

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privbench.data import (
+    AUTO,
     Dataset,
     Preset,
     Split,
     attributes_digest,
+    check_protocol,
     get_preset,
     part_digest,
     split,
@@ -23,22 +25,31 @@ from privbench.data import (
 from privbench.errors import ConfigError, did_you_mean
 from privbench.keys import code_digest, key
 from privbench.registry import Registered, Registry, make_config
-from privbench.spec import RANDOM, Config, Kind
+from privbench.spec import RANDOM, Config, Kind, Knowledge, PluginSpec
 from privbench.store import Artefact, Store
 
-ATTACKER_PARTS = ("attacker-train", "attacker-validation")
+VALIDATION = "attacker-validation"
+ATTACKER_PARTS = ("attacker-train", VALIDATION)
 DEFAULT_BATCH = 64
 
 Stage = Literal["anonymize", "attack", "rows", "record"]
 
 
 class Choice(BaseModel):
-    """A plugin by id, with settings that differ from its defaults."""
+    """A plugin by id, with settings that differ from its defaults.
+
+    Attributes:
+        draws: of an anonymizer: how many independent draws of each probe are released.
+        fixed_seed: of an anonymizer: all images share one seed (an ablation: a seed is fresh for
+            each image unless somebody forgets to change it).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     settings: dict[str, Any] = Field(default_factory=dict)
+    draws: int = Field(default=1, ge=1, le=64)
+    fixed_seed: bool = False
 
 
 class Study(BaseModel):
@@ -55,7 +66,7 @@ class Study(BaseModel):
     attacks: tuple[Choice, ...]
     metrics: tuple[Choice, ...] = ()
     dataset: Choice = Choice(id="synthfaces")
-    protocol: str = "quick"
+    protocol: str = AUTO
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
 
@@ -103,7 +114,8 @@ def _choice(entry: object, name: str, path: Path) -> dict[str, Any]:
     if isinstance(entry, str):
         return {"id": entry}
     if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-        return {"id": entry["id"], "settings": {k: v for k, v in entry.items() if k != "id"}}
+        own = {k: v for k, v in entry.items() if k in ("id", "draws", "fixed_seed")}
+        return own | {"settings": {k: v for k, v in entry.items() if k not in own}}
     raise ConfigError(
         f"{path}: an entry of {name} must be an id or a table with `id`; got {entry!r}."
     )
@@ -141,10 +153,28 @@ class Resolved:
 
 def resolve(registry: Registry, kind: Kind, choice: Choice) -> Resolved:
     """Look a plugin up, check its settings, hash its code and weights."""
-    found = registry.get(kind, choice.id)
-    config = make_config(found.spec, choice.settings)
+    found = registry.get(kind, plain_id(choice.id))
+    settings = choice.settings
+    if ":" in choice.id:
+        settings = {_argument(found.spec, choice.id): choice.id.partition(":")[2]} | settings
+    config = make_config(found.spec, settings)
     weights = found.spec.weights(config) if found.spec.weights else {}
     return Resolved(found, config, code_digest(found.spec.build.__module__), weights)
+
+
+def plain_id(given: str) -> str:
+    """The id in `id` or `id:VALUE`."""
+    return given.partition(":")[0]
+
+
+def _argument(spec: PluginSpec, given: str) -> str:
+    """The setting that `id:VALUE` fills in."""
+    if not spec.argument:
+        raise ConfigError(
+            f"{spec.kind} {spec.id} takes no value after a colon; got {given!r}. "
+            f"`privbench describe {spec.id}` shows its settings."
+        )
+    return spec.argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,24 +206,36 @@ class Cell:
     """One anonymizer under one attack.
 
     Attributes:
-        anonymize: part name -> step.
+        choice: how the anonymizer's release was asked for.
+        threat_model: the attacker's knowledge; of a fusion, the strongest of its members.
+        anonymize: part name, or `part#draw` -> step.
         score: the attack's step.
         rows: metric id -> step, for metrics of identification.
         utility: metric id -> step, for metrics of the release.
         record: the last step.
+        members: cells whose scores the attack fuses.
     """
 
     anonymizer: Resolved
     attack: Resolved
+    choice: Choice
+    threat_model: Knowledge
     anonymize: Mapping[str, Step]
     score: Step
     rows: Mapping[str, Step]
     utility: Mapping[str, Step]
     record: Step
+    members: tuple[Cell, ...] = ()
+
+    @property
+    def draws(self) -> int:
+        """Independent draws of each probe that the release holds."""
+        return sum(name.partition("#")[0] == "probes" for name in self.anonymize)
 
     def steps(self) -> Iterator[Step]:
         """All steps in order."""
         yield from self.anonymize.values()
+        yield from (member.score for member in self.members)
         yield self.score
         yield from self.rows.values()
         yield from self.utility.values()
@@ -228,7 +270,7 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
     """
     if not study.anonymizers or not study.attacks:
         raise ConfigError("A study needs at least one anonymizer and one attack.")
-    preset = get_preset(study.protocol)
+    check_protocol(study.protocol)
     data_plugin = resolve(registry, "dataset", study.dataset)
     chosen = study.metrics or tuple(
         Choice(id=m.spec.id)
@@ -236,64 +278,146 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
         if m.spec.tags.default and not m.unavailable
     )
     metrics = {c.id: resolve(registry, "metric", c) for c in chosen}
-    anonymizers = [resolve(registry, "anonymizer", c) for c in study.anonymizers]
+    anonymizers = [(resolve(registry, "anonymizer", c), c) for c in study.anonymizers]
     attacks = [resolve(registry, "attack", c) for c in study.attacks]
-    for plugin in (*anonymizers, *attacks, *metrics.values()):
+    for plugin in (*(a for a, _ in anonymizers), *attacks, *metrics.values()):
         refuse_random(plugin)
+    _check_fusion(attacks)
     data: Dataset = data_plugin.registered.spec.build(data_plugin.config)
+    preset = get_preset(study.protocol, data)
     parts = split(data, preset)
     digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
     labels = {name: attributes_digest(data, rows) for name, rows in parts.parts().items()}
+    context = _Context(study.seed, preset, digests, labels, metrics, device_type)
     cells = tuple(
-        _cell(study, preset, digests, labels, metrics, anonymizer, attack, device_type)
-        for anonymizer in anonymizers
-        for attack in attacks
+        cell
+        for anonymizer, choice in anonymizers
+        for cell in _row(context, anonymizer, choice, attacks)
     )
     return Plan(study, preset, data, data_plugin, parts, metrics, cells)
 
 
-def _cell(
-    study: Study,
-    preset: Preset,
-    digests: Mapping[str, str],
-    labels: Mapping[str, str],
-    metrics: Mapping[str, Resolved],
-    anonymizer: Resolved,
-    attack: Resolved,
-    device_type: str,
-) -> Cell:
-    spec = anonymizer.registered.spec
-    adaptive = attack.registered.spec.tags.knowledge == "adaptive"
-    wanted = ("probes", "cross-gallery", *(ATTACKER_PARTS if adaptive else ()))
-    anonymize = {
-        part: _step(
-            "anonymize",
-            anonymizer.id,
-            f"{anonymizer.id}: {part}",
-            plugin=anonymizer.ref(),
-            data=digests[part],
-            fit=digests.get(spec.tags.fit_on or "", spec.tags.fit_on or ""),
-            batch=anonymizer.batch_size,
-            seed=study.seed,
-            dtype=dtype_of(anonymizer, device_type),
-        )
-        for part in sorted(wanted, key=list(digests).index)
+def is_member(attack: Resolved) -> bool:
+    """Whether attacks that fuse others take this one: neither one of them nor a control."""
+    tags = attack.registered.spec.tags
+    return not tags.fuses and tags.control is None
+
+
+def _check_fusion(attacks: Sequence[Resolved]) -> None:
+    members = [a.id for a in attacks if is_member(a)]
+    for attack in attacks:
+        if attack.registered.spec.tags.fuses and len(members) < 2:
+            raise ConfigError(
+                f"{attack.id} combines the other attacks of a run and needs two at least, controls "
+                f"aside; this run has {', '.join(members) or 'none'}. Add some with --attack."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the keys of all cells depend on."""
+
+    seed: int
+    preset: Preset
+    digests: Mapping[str, str]
+    labels: Mapping[str, str]
+    metrics: Mapping[str, Resolved]
+    device_type: str
+
+
+def _row(
+    context: _Context, anonymizer: Resolved, choice: Choice, attacks: Sequence[Resolved]
+) -> list[Cell]:
+    """One anonymizer under every attack, in their order; those that fuse rest on the others."""
+    cells = {
+        i: _cell(context, anonymizer, choice, attack)
+        for i, attack in enumerate(attacks)
+        if not attack.registered.spec.tags.fuses
     }
+    members = [cell for i, cell in cells.items() if is_member(attacks[i])]
+    fused = {
+        i: _cell(context, anonymizer, choice, attack, members)
+        for i, attack in enumerate(attacks)
+        if i not in cells
+    }
+    return [(cells | fused)[i] for i in range(len(attacks))]
+
+
+def _releases(
+    context: _Context, anonymizer: Resolved, choice: Choice, adaptive: bool
+) -> dict[str, Step]:
+    """The steps that anonymize what one attack needs: part, or `part#draw`, to step."""
+    spec = anonymizer.registered.spec
+    parts = {
+        "probes",
+        "cross-gallery",
+        "non-mated",
+        VALIDATION,
+        *(ATTACKER_PARTS if adaptive else ()),
+    }
+    steps = {}
+    for part in sorted(parts, key=list(context.digests).index):
+        draws = choice.draws if spec.tags.stochastic and part != "cross-gallery" else 1
+        for draw in range(draws):
+            name = drawn(part, draw)
+            unusual = {"draw": draw} if draw else {}
+            unusual |= {"fixed_seed": True} if choice.fixed_seed and spec.tags.stochastic else {}
+            steps[name] = _step(
+                "anonymize",
+                anonymizer.id,
+                f"{anonymizer.id}: {name}",
+                plugin=anonymizer.ref(),
+                data=context.digests[part],
+                fit=context.digests.get(spec.tags.fit_on or "", spec.tags.fit_on or ""),
+                batch=anonymizer.batch_size,
+                seed=context.seed,
+                dtype=dtype_of(anonymizer, context.device_type),
+                **unusual,
+            )
+    return steps
+
+
+def drawn(part: str, draw: int) -> str:
+    """Name of one draw of a part: `probes`, `probes#1`, ..."""
+    return f"{part}#{draw}" if draw else part
+
+
+def part_and_draw(name: str) -> tuple[str, int]:
+    """The part and the draw that `drawn` made a name of."""
+    part, _, draw = name.partition("#")
+    return part, int(draw or 0)
+
+
+def _cell(
+    context: _Context,
+    anonymizer: Resolved,
+    choice: Choice,
+    attack: Resolved,
+    members: Sequence[Cell] = (),
+) -> Cell:
+    digests, preset = context.digests, context.preset
+    knowledge = strongest([attack, *(cell.attack for cell in members)])
+    anonymize = _releases(context, anonymizer, choice, knowledge == "adaptive")
+    if members:
+        inputs: dict[str, Any] = {"members": {n: c.score.key for n, c in labelled(members).items()}}
+    else:
+        inputs = {
+            "anonymize": {part: step.key for part, step in anonymize.items()},
+            "data": {p: digests[p] for p in (*ATTACKER_PARTS, "gallery", "probes", "non-mated")},
+            "seed": context.seed,
+            "dtype": dtype_of(attack, context.device_type),
+        }
     score = _step(
-        "attack",
-        attack.id,
-        f"{attack.id} on {anonymizer.id}",
-        plugin=attack.ref(),
-        anonymize={part: step.key for part, step in anonymize.items()},
-        data={p: digests[p] for p in (*ATTACKER_PARTS, "gallery", "probes")},
-        seed=study.seed,
-        dtype=dtype_of(attack, device_type),
+        "attack", attack.id, f"{attack.id} on {anonymizer.id}", plugin=attack.ref(), **inputs
     )
-    shape = {"trials": [t.name for t in trials(preset)], "preset": [preset.name, preset.version]}
+    shape = {
+        "trials": [[t.name, t.references] for t in trials(preset)],
+        "preset": [preset.name, preset.version],
+    }
     core = code_digest("privbench.evidence")
     rows = {}
     utility = {}
-    for name, metric in metrics.items():
+    for name, metric in context.metrics.items():
         tags = metric.registered.spec.tags
         if tags.evidence != "release":
             label = f"{name} of {attack.id} on {anonymizer.id}"
@@ -310,7 +434,7 @@ def _cell(
                 plugin=metric.ref(),
                 anonymize=anonymize["probes"].key,
                 fit=digests.get(tags.fit_on or "", ""),
-                labels={part: labels.get(part, "") for part in seen},
+                labels={part: context.labels.get(part, "") for part in seen},
             )
     record = _step(
         "record",
@@ -322,7 +446,33 @@ def _cell(
         statistics=code_digest("privbench.stats"),
         resamples=preset.resamples,
     )
-    return Cell(anonymizer, attack, anonymize, score, rows, utility, record)
+    return Cell(
+        anonymizer,
+        attack,
+        choice,
+        knowledge,
+        anonymize,
+        score,
+        rows,
+        utility,
+        record,
+        tuple(members),
+    )
+
+
+def strongest(attacks: Sequence[Resolved]) -> Knowledge:
+    """The strongest threat model among attacks."""
+    order: tuple[Knowledge, ...] = ("none", "black-box", "adaptive")
+    return max((a.registered.spec.tags.knowledge or "none" for a in attacks), key=order.index)
+
+
+def labelled(members: Sequence[Cell]) -> dict[str, Cell]:
+    """Cells by their attack's id; a second one of the same id is `id#2`."""
+    found: dict[str, Cell] = {}
+    for cell in members:
+        same = sum(c.attack.id == cell.attack.id for c in found.values())
+        found[f"{cell.attack.id}#{same + 1}" if same else cell.attack.id] = cell
+    return found
 
 
 def is_random(plugin: Resolved) -> bool:
@@ -426,7 +576,10 @@ def parse_settings(
     Raises:
         ConfigError: not `key=value`; no selected plugin has the key; several have it.
     """
-    fields = {ref: registry.get(*ref).spec.config.model_fields for ref in selected}
+    fields = {
+        (kind, name): registry.get(kind, plain_id(name)).spec.config.model_fields
+        for kind, name in selected
+    }
     result: dict[tuple[Kind, str], dict[str, Any]] = {ref: {} for ref in selected}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -434,9 +587,9 @@ def parse_settings(
             raise ConfigError(f"--set takes key=value or plugin.key=value; got {pair!r}.")
         owner, dot, field = name.rpartition(".")
         if dot:
-            owners = [ref for ref in selected if ref[1] == owner]
+            owners = [ref for ref in selected if plain_id(ref[1]) == owner]
             if not owners:
-                hint = did_you_mean(owner, [plugin for _, plugin in selected])
+                hint = did_you_mean(owner, [plain_id(plugin) for _, plugin in selected])
                 raise ConfigError(f"--set {pair}: {owner!r} is not part of this run. {hint}")
         else:
             field = name
@@ -446,7 +599,7 @@ def parse_settings(
                 hint = did_you_mean(name, known) if known else ""
                 raise ConfigError(f"--set {pair}: no plugin of this run has {name!r}. {hint}")
             if len(owners) > 1:
-                choices = " or ".join(f"{plugin}.{name}" for _, plugin in owners)
+                choices = " or ".join(f"{plain_id(plugin)}.{name}" for _, plugin in owners)
                 raise ConfigError(f"--set {pair}: several plugins have {name!r}; say {choices}.")
         for ref in owners:
             result[ref][field] = value

@@ -38,17 +38,38 @@ class PluginRef(_Model):
 
 
 class Part(_Model):
-    """How many people and images played a part."""
+    """How many people and images played a part.
+
+    Attributes:
+        undetected: images in which the data set's detector found no face; they take part all the
+            same. None where nobody looked.
+    """
 
     identities: int
     images: int
+    undetected: int | None = None
+
+
+class Hits(_Model):
+    """Rank-1 of each probe on the primary trial, so that records can be compared in pairs.
+
+    Attributes:
+        subject: identity of each probe.
+        rank1: in [0, 1], ties shared.
+    """
+
+    subject: list[int]
+    rank1: list[float]
 
 
 class Record(_Model):
     """Everything needed to read, compare and recompute one result.
 
     Attributes:
+        dataset_facts: what the data set says of itself: revision, preprocessing, files left out.
+        release: independent draws of each probe, and whether all images shared one seed.
         estimates: trial -> metric -> numbers, from identification evidence.
+        hits: probe by probe.
         utility: metric -> numbers, from the release itself.
         metrics: metric -> its settings and weights, which a number may depend on.
         timing: one entry per timed stage: all samples, summary, device.
@@ -77,6 +98,9 @@ class Record(_Model):
     keys: dict[str, str]
     scores: dict[str, str] = {}
     metrics: dict[str, PluginRef] = {}
+    dataset_facts: dict[str, Any] = {}
+    release: dict[str, Any] = {}
+    hits: Hits | None = None
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from privbench.data import load_part
 from privbench.errors import PluginError
 from privbench.keys import canonical_json, sample_seed
-from privbench.plan import Cell, Resolved, Step
+from privbench.plan import Cell, Resolved, Step, drawn, part_and_draw
 from privbench.session import Session, blame
 from privbench.store import Artefact
 from privbench.timing import fingerprint, memory_bytes, reset_peak, stopwatch, to_json
@@ -27,11 +27,16 @@ from privbench.types import (
 )
 
 
-def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
-    """The released images of one part, batch by batch; whole batches survive a kill."""
-    step, store = cell.anonymize[part], session.store
+def anonymize(session: Session, cell: Cell, name: str) -> Artefact:
+    """The released images of one draw of one part; whole batches survive a kill.
+
+    Args:
+        name: a key of `cell.anonymize`.
+    """
+    step, store = cell.anonymize[name], session.store
     if done := store.find(step.stage, step.plugin, step.key):
         return done
+    part, draw = part_and_draw(name)
     rows = session.plan.split.parts()[part]
     size = cell.anonymizer.batch_size
     existing = store.parts(step.key)
@@ -44,7 +49,7 @@ def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
             first = plugin is None
             plugin = plugin or fitted(session, cell, part)
             images = load_part(session.plan.data, rows[start : start + size])
-            seeds = [sample_seed(session.plan.study.seed, k) for k in images.keys]
+            seeds = seeds_for(session, cell, images.keys, draw)
             pixels, seconds, memory = anonymize_batch(session, cell, plugin, images, seeds)
             arrays = {
                 "pixels": pixels.numpy(),
@@ -59,6 +64,14 @@ def anonymize(session: Session, cell: Cell, part: str) -> Artefact:
     names = tuple(existing[i] for i in sorted(existing))
     notes = {"timing": [to_json(t) for t in _timings(session, step, names, size)]}
     return store.commit(step.stage, step.plugin, step.key, step.inputs, names, notes)
+
+
+def seeds_for(session: Session, cell: Cell, keys: Sequence[str], draw: int) -> list[int]:
+    """One seed per sample; one for all where the ablation asks for it."""
+    run = session.plan.study.seed
+    if cell.choice.fixed_seed:
+        return [sample_seed(run, "fixed", draw)] * len(keys)
+    return [sample_seed(run, key, draw) for key in keys]
 
 
 def fitted(session: Session, cell: Cell, part: str) -> Anonymizer:
@@ -181,8 +194,13 @@ def _timing(
     )
 
 
-def released_set(session: Session, artefact: Artefact, part: str) -> ImageSet:
+Released = Mapping[str, Artefact]
+"""Part name, or `part#draw` -> its released images."""
+
+
+def released_set(session: Session, released: Released, part: str, draw: int = 0) -> ImageSet:
     """Released images of a part, with the sources' keys and subjects."""
-    pixels = [torch.from_numpy(p["pixels"]) for p in session.store.read(artefact)]
+    read = session.store.read(released[drawn(part, draw)])
+    pixels = [torch.from_numpy(p["pixels"]) for p in read]
     source = session.part(part)
     return ImageSet(torch.cat(pixels), source.subject, source.keys)

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
 from privbench import evidence as ev
-from privbench.data import PRIMARY_TRIAL, trials
+from privbench.data import PRIMARY_TRIAL, facts_of, trials, undetected_in
 from privbench.errors import PluginError, StoreError
 from privbench.keys import stage_seed
+from privbench.paired import rank1_hits
 from privbench.plan import Cell, Plan, Resolved, Step, dtype_of
-from privbench.record import Part, PluginRef, Record
-from privbench.release import released_set
+from privbench.record import Hits, Part, PluginRef, Record
+from privbench.release import Released, released_set
 from privbench.session import Session, blame
 from privbench.stats import bootstrap
 from privbench.store import Artefact, Store
-from privbench.types import Estimate, Evidence, Identification, Metric, Release
+from privbench.types import Estimate, Evidence, Identification, Metric, OpenSet, Release
 
 PACKAGES = ("privbench", "torch", "diffusers", "transformers", "numpy", "scikit-learn", "scipy",
             "opencv-python-headless")  # fmt: skip
 
 
-def trial_evidence(
-    plan: Plan, scores: Mapping[str, np.ndarray], fusion: ev.Fusion
-) -> Iterator[tuple[str, Identification]]:
-    """Evidence of every trial from the attack's photo-level scores."""
-    subject = plan.data.subject[plan.split.probes]
-    people = plan.data.subject[plan.split.gallery][:: plan.preset.references]
-    mated = np.argmax(subject[:, None] == people[None, :], axis=1)
-    shape = (len(subject), len(people), -1)
-    galleries = {
-        name: scores[name].astype(np.float64).reshape(shape) for name in ("gallery", "cross")
-    }
+def scores_of(plan: Plan, arrays: Mapping[str, np.ndarray], fusion: ev.Fusion) -> ev.Scores:
+    """An attack's stored scores with the truth."""
+    of, split = plan.data.subject, plan.split
+    people = of[split.gallery][:: plan.preset.references]
+    mated = np.argmax(of[split.probes][:, None] == people[None, :], axis=1)
+    held_out = of[split.attacker_validation]
+    return ev.Scores(arrays, mated, of[split.probes], of[split.non_mated], held_out, fusion)
+
+
+def trial_evidence(plan: Plan, scores: ev.Scores) -> Iterator[tuple[str, Identification, OpenSet]]:
+    """Closed-set and open-set evidence of every trial."""
     for trial in trials(plan.preset):
-        gallery = galleries["cross" if trial.anonymized else "gallery"]
-        yield (
-            trial.name,
-            ev.identification(
-                trial, gallery, scores["source"].astype(np.float64), mated, subject, fusion
-            ),
-        )
+        closed = ev.identification(trial, scores)
+        yield trial.name, closed, ev.open_set(trial, closed, scores)
 
 
 def estimates_of(
@@ -83,25 +79,26 @@ def estimates_of(
     return result
 
 
-def make_record(
-    session: Session, cell: Cell, released: Mapping[str, Artefact], scored: Artefact
-) -> Record:
+def make_record(session: Session, cell: Cell, released: Released, scored: Artefact) -> Record:
     """The record of a finished cell."""
     plan = session.plan
-    scores = next(iter(session.store.read(scored)))
-    trial_evidences: dict[str, Evidence] = dict(
-        trial_evidence(plan, scores, scored.notes["fusion"])
-    )
-    probes = released_set(session, released["probes"], "probes")
+    scores = scores_of(plan, next(iter(session.store.read(scored))), scored.notes["fusion"])
+    found_trials = list(trial_evidence(plan, scores))
+    by_kind: dict[str, dict[str, Evidence]] = {
+        "identification": {name: closed for name, closed, _ in found_trials},
+        "open-set": {name: opened for name, _, opened in found_trials},
+    }
+    probes = released_set(session, released, "probes")
     release: dict[str, Evidence] = {
         "release": Release(session.part("probes"), probes, probes.subject)
     }
-    estimates: dict[str, dict[str, list[Estimate]]] = {name: {} for name in trial_evidences}
+    estimates: dict[str, dict[str, list[Estimate]]] = {name: {} for name, _, _ in found_trials}
     utility: dict[str, list[Estimate]] = {}
     total = len(cell.rows) + len(cell.utility)
     with session.reporter.task(f"{cell.record.label}: metrics", total, "metrics") as task:
         for name, step in cell.rows.items():
-            found = estimates_of(session, plan.metrics[name], step, trial_evidences)
+            kind = plan.metrics[name].registered.spec.tags.evidence or "identification"
+            found = estimates_of(session, plan.metrics[name], step, by_kind[kind])
             for trial, numbers in found.items():
                 estimates[trial][name] = numbers
             task.advance()
@@ -115,7 +112,7 @@ def make_record(
         privbench=package_version("privbench"),
         anonymizer=plugin_ref(cell.anonymizer),
         attack=plugin_ref(cell.attack),
-        threat_model=cell.attack.registered.spec.tags.knowledge or "none",
+        threat_model=cell.threat_model,
         oracle_queries=scored.notes["queries"],
         dataset={
             "id": spec.id,
@@ -123,15 +120,25 @@ def make_record(
             "digest": plan.data.digest,
             "licence": plan.data.licence,
         },
+        dataset_facts=facts_of(plan.data) | _left_out(plan),
+        release={"draws": cell.draws, "fixed_seed": cell.choice.fixed_seed},
         protocol=asdict(plan.preset) | {"populations": list(plan.preset.populations)},
         primary_trial=PRIMARY_TRIAL,
         parts={
-            name: Part(identities=len(np.unique(plan.data.subject[rows])), images=len(rows))
+            name: Part(
+                identities=len(np.unique(plan.data.subject[rows])),
+                images=len(rows),
+                undetected=undetected_in(plan.data, rows),
+            )
             for name, rows in plan.split.parts().items()
         },
         seed=plan.study.seed,
         dtype=dtype_of(cell.anonymizer, session.device.type),
         estimates=estimates,
+        hits=Hits(
+            subject=scores.subject.tolist(),
+            rank1=rank1_hits(_primary(found_trials)).round(6).tolist(),
+        ),
         utility=utility,
         metrics={name: plugin_ref(metric) for name, metric in plan.metrics.items()},
         attack_report=scored.notes["report"] | {"fusion": scored.notes["fusion"]},
@@ -140,6 +147,17 @@ def make_record(
         keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.stage != "record"}
         | {"record": cell.record.key},
     )
+
+
+def _primary(found: Sequence[tuple[str, Identification, OpenSet]]) -> Identification:
+    return next(closed for name, closed, _ in found if name == PRIMARY_TRIAL)
+
+
+def _left_out(plan: Plan) -> dict[str, Any]:
+    """People who take no part because they have too few photographs; nothing if none."""
+    photos = np.unique_counts(plan.data.subject).counts
+    few = int((photos < plan.preset.images).sum())
+    return {"people_with_too_few_images": few} if few else {}
 
 
 def plugin_ref(plugin: Resolved) -> PluginRef:
@@ -171,4 +189,6 @@ def scores_bytes(plan: Plan, store: Store, cell: Cell) -> bytes:
     arrays["probe_subject"] = plan.data.subject[plan.split.probes]
     arrays["gallery_subject"] = plan.data.subject[plan.split.gallery]
     arrays["cross_subject"] = plan.data.subject[plan.split.cross_gallery]
+    arrays["non_mated_subject"] = plan.data.subject[plan.split.non_mated]
+    arrays["validation_subject"] = plan.data.subject[plan.split.attacker_validation]
     return save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})

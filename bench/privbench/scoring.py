@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from privbench.errors import PluginError
-from privbench.keys import sample_seed, stage_seed
-from privbench.plan import ATTACKER_PARTS, Cell, Resolved
-from privbench.release import anonymize_batch, fit, fitted, released_set
+from privbench.keys import canonical_json, stage_seed
+from privbench.plan import ATTACKER_PARTS, VALIDATION, Cell, Resolved, labelled
+from privbench.release import (
+    Released,
+    anonymize_batch,
+    fit,
+    fitted,
+    released_set,
+    seeds_for,
+)
 from privbench.session import Session, blame
 from privbench.store import Artefact
 from privbench.timing import fingerprint, memory_bytes, stopwatch, to_json
-from privbench.types import UNKNOWN, Attack, AttackerView, ImageSet, Ints, Timing, TrainedAttack
+from privbench.types import (
+    UNKNOWN,
+    Attack,
+    AttackerView,
+    DrawScorer,
+    ImageSet,
+    Ints,
+    ScoreFusion,
+    Timing,
+    TrainedAttack,
+    ValidationScores,
+)
 
 
 class CountedOracle:
     """The anonymizer as the attacker may use it: counted, and closed to evaluation images."""
 
-    def __init__(self, session: Session, cell: Cell, released: Mapping[str, Artefact]) -> None:
+    def __init__(self, session: Session, cell: Cell, released: Released) -> None:
         self._session, self._cell = session, cell
         self.queries = 0
         self._open = True
         self._forbidden = {
             h for part in ("gallery", "probes", "non-mated") for h in _hashes(session.part(part))
         }
-        self._known: dict[tuple[str, bytes], torch.Tensor] = {}
+        self._known: dict[tuple[int, str, bytes], torch.Tensor] = {}
         for part in ATTACKER_PARTS:
             own = session.part(part)
-            answers = released_set(session, released[part], part).pixels
-            self._known |= dict(zip(zip(own.keys, _hashes(own), strict=True), answers, strict=True))
+            hashes = _hashes(own)
+            for draw in range(cell.draws):
+                answers = released_set(session, released, part, draw).pixels
+                names = zip([draw] * len(own), own.keys, hashes, strict=True)
+                self._known |= dict(zip(names, answers, strict=True))
 
     def __call__(self, images: ImageSet, draw: int = 0) -> ImageSet:
         """See `privbench.types.Oracle`."""
@@ -49,8 +71,8 @@ class CountedOracle:
                 "image(s); an attacker has no access to those."
             )
         self.queries += len(images)
-        asked = list(zip(images.keys, hashes, strict=True))
-        if draw == 0 and all(a in self._known for a in asked):
+        asked = list(zip([draw] * len(images), images.keys, hashes, strict=True))
+        if all(a in self._known for a in asked):
             pixels = torch.stack([self._known[a] for a in asked])
         else:
             pixels = self._live(images, draw)
@@ -67,7 +89,7 @@ class CountedOracle:
             plugin = fit(cell.anonymizer, session.build(cell.anonymizer), images)
         else:
             plugin = fitted(session, cell, ATTACKER_PARTS[0])
-        seeds = [sample_seed(session.plan.study.seed, k, draw) for k in images.keys]
+        seeds = seeds_for(session, cell, images.keys, draw)
         size = cell.anonymizer.batch_size
         batches = []
         with session.reporter.task(f"{cell.anonymizer.id}: oracle", len(images)) as task:
@@ -86,8 +108,8 @@ def _hashes(images: ImageSet) -> list[bytes]:
     return [hashlib.blake2b(p.numpy().tobytes(), digest_size=16).digest() for p in images.pixels]
 
 
-def attack(session: Session, cell: Cell, released: Mapping[str, Artefact]) -> Artefact:
-    """Train the attack and score the probes.
+def attack(session: Session, cell: Cell, released: Released) -> Artefact:
+    """Train the attack and score the probes; an attack that fuses others combines their scores.
 
     The attack meets probes and gallery in shuffled order, under neutral keys and labels, so
     that nothing but the pixels can tell it who is who.
@@ -95,9 +117,66 @@ def attack(session: Session, cell: Cell, released: Mapping[str, Artefact]) -> Ar
     step, store = cell.score, session.store
     if done := store.find(step.stage, step.plugin, step.key):
         return done
-    adaptive = cell.attack.registered.spec.tags.knowledge == "adaptive"
+    scored = _fused(session, cell) if cell.members else _scored(session, cell, released)
+    if scored.fusion not in ("max", "mean"):
+        raise PluginError(
+            f"The attack {cell.attack.id} must fuse by 'max' or 'mean'; got {scored.fusion!r}."
+        )
+    height, width = session.part(ATTACKER_PARTS[0]).pixels.shape[2:]
+    device, memory = fingerprint(session.device), memory_bytes(session.device)
+    timings = [
+        Timing(f"{step.label}: {what}", (seconds,), (n,), 0, n, (height, width), memory, device)
+        for what, seconds, n in scored.times
+    ]
+    notes = {
+        "fusion": scored.fusion,
+        "queries": scored.queries,
+        "report": dict(scored.report),
+        "timing": [to_json(t) for t in timings],
+    }
+    part = store.write_part(step.key, 0, dict(scored.arrays))
+    return store.commit(step.stage, step.plugin, step.key, step.inputs, (part,), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """An attack's photo-level scores (see `privbench.evidence.Scores`) and how they came about."""
+
+    arrays: Mapping[str, np.ndarray]
+    fusion: str
+    report: Mapping[str, Any]
+    queries: int
+    times: tuple[tuple[str, float, int], ...]
+
+
+def _scored(session: Session, cell: Cell, released: Released) -> _Scored:
+    adaptive = cell.threat_model == "adaptive"
     oracle = CountedOracle(session, cell, released) if adaptive else None
-    seed = stage_seed(session.plan.study.seed, "attack", cell.attack.id)
+    with stopwatch(session.device) as training:
+        trained = _trained(session, cell, oracle)
+    if oracle:
+        oracle.close()
+    with stopwatch(session.device) as scoring:
+        arrays = score(session, cell, trained, released)
+    return _Scored(
+        arrays,
+        trained.fusion,
+        trained.report,
+        oracle.queries if oracle else 0,
+        (
+            ("training", training[0], len(session.part(ATTACKER_PARTS[0]))),
+            ("scoring", scoring[0], len(arrays["source"])),
+        ),
+    )
+
+
+def _trained(session: Session, cell: Cell, oracle: CountedOracle | None) -> TrainedAttack:
+    """The trained attack; one that never asks is the same for all anonymizers of a run."""
+    plugin = cell.attack
+    name = canonical_json([plugin.ref(), cell.draws])
+    if oracle is None and name in session.trained:
+        return session.trained[name]
+    seed = stage_seed(session.plan.study.seed, "attack", plugin.id)
     view = AttackerView(
         train=session.part(ATTACKER_PARTS[0]),
         validation=session.part(ATTACKER_PARTS[1]),
@@ -105,72 +184,122 @@ def attack(session: Session, cell: Cell, released: Mapping[str, Artefact]) -> Ar
         seed=seed,
         device=session.device,
         reporter=session.reporter,
+        draws=cell.draws,
     )
     torch.manual_seed(seed)
-    with blame(cell.attack, "training"), stopwatch(session.device) as training:
-        trained = cast(Attack, session.build(cell.attack)).train(view)
-    if oracle:
-        oracle.close()
-    with stopwatch(session.device) as scoring:
-        arrays = score(session, cell, trained, released)
-    if trained.fusion not in ("max", "mean"):
-        raise PluginError(
-            f"The attack {cell.attack.id} must fuse by 'max' or 'mean'; got {trained.fusion!r}."
-        )
-    device = fingerprint(session.device)
-    height, width = view.train.pixels.shape[2:]
-    timings = [
-        Timing(label, tuple(seconds), (n,), 0, n, (height, width), memory_bytes(session.device),
-               device)
-        for label, seconds, n in (
-            (f"{step.label}: training", training, len(view.train)),
-            (f"{step.label}: scoring", scoring, len(arrays["source"])),
-        )
-    ]  # fmt: skip
-    notes = {
-        "fusion": trained.fusion,
-        "queries": oracle.queries if oracle else 0,
-        "report": dict(trained.report),
-        "timing": [to_json(t) for t in timings],
+    with blame(plugin, "training"):
+        trained = cast(Attack, session.build(plugin)).train(view)
+    if oracle is None:
+        session.trained[name] = trained
+    return trained
+
+
+def _fused(session: Session, cell: Cell) -> _Scored:
+    """One attack from the scores of others; weights from attacker-validation."""
+    store, members = session.store, labelled(cell.members)
+    found = {
+        name: store.find(c.score.stage, c.score.plugin, c.score.key) for name, c in members.items()
     }
-    part = store.write_part(step.key, 0, arrays)
-    return store.commit(step.stage, step.plugin, step.key, step.inputs, (part,), notes)
+    if lost := [members[name].score.label for name, made in found.items() if made is None]:
+        raise PluginError(
+            f"{cell.score.label} needs the scores of {', '.join(lost)}, which failed."
+        )
+    notes = {name: made.notes for name, made in found.items() if made}
+    scores = {name: next(iter(store.read(made))) for name, made in found.items() if made}
+    photos = session.part(VALIDATION).subject
+    subject = np.unique(photos, return_inverse=True)[1].astype(np.int64)
+    with stopwatch(session.device) as fitting, blame(cell.attack, "fitting"):
+        own = "validation" if cell.threat_model == "adaptive" else "validation-clear"
+        known = {
+            name: ValidationScores(arrays[own].astype(np.float64), subject)
+            for name, arrays in scores.items()
+        }
+        fusion = cast(ScoreFusion, session.build(cell.attack)).fit(known)
+    shared = set.intersection(*(set(arrays) for arrays in scores.values()))
+    fused = {}
+    with stopwatch(session.device) as combining, blame(cell.attack, "combining scores"):
+        for name in sorted(shared):
+            inputs = {label: arrays[name].astype(np.float64) for label, arrays in scores.items()}
+            shape = next(iter(inputs.values())).shape
+            made = np.asarray(fusion.combine(inputs), np.float32)
+            if made.shape != shape or not np.isfinite(made).all():
+                raise PluginError(
+                    f"The attack {cell.attack.id} must combine scores of shape {shape} to finite "
+                    f"scores of that shape; got shape {made.shape}."
+                )
+            fused[name] = made
+    return _Scored(
+        fused,
+        fusion.fusion,
+        fusion.report,
+        sum(n["queries"] for n in notes.values()),
+        (("fitting", fitting[0], len(subject)), ("combining", combining[0], len(fused["source"]))),
+    )
 
 
 def score(
-    session: Session, cell: Cell, trained: TrainedAttack, released: Mapping[str, Artefact]
+    session: Session, cell: Cell, trained: TrainedAttack, released: Released
 ) -> dict[str, np.ndarray]:
-    """Photo-level scores in the split's order: `gallery` (N, G), `source` (N,), `cross` (N, C)."""
+    """Photo-level scores in the split's order; `privbench.evidence.Scores` says which."""
     rng = np.random.default_rng(stage_seed(session.plan.study.seed, "shuffle"))
-    probes = released_set(session, released["probes"], "probes")
-    shuffle = rng.permutation(len(probes))
-    hidden = _neutral(probes.take(shuffle), "probe")
+    compare = _Comparison(cell, trained, rng)
 
-    def against(gallery: ImageSet, anonymized: bool) -> np.ndarray:
-        order = rng.permutation(len(gallery))
-        people = np.unique(gallery.subject)
-        labels = rng.permutation(len(people))[np.searchsorted(people, gallery.subject)]
-        shown = _neutral(gallery.take(order), "gallery", labels[order])
-        with blame(cell.attack, "scoring"), torch.inference_mode():
-            scores = trained.enroll(shown, anonymized).score(hidden)
-        return _unshuffled(cell.attack, scores, shuffle, order)
+    def draws(part: str) -> list[ImageSet]:
+        return [released_set(session, released, part, draw) for draw in range(cell.draws)]
 
-    own = np.empty(len(probes), np.float32)
-    sources = session.part("probes")
-    for start in range(0, len(probes), 1024):  # blockwise: only the diagonal is wanted
-        rows = np.arange(start, min(start + 1024, len(probes)))
-        left, right = rng.permutation(len(rows)), rng.permutation(len(rows))
-        enrolled = _neutral(sources.take(rows[right]), "source", np.arange(len(rows)))
-        shown = _neutral(probes.take(rows[left]), "probe")
-        with blame(cell.attack, "scoring"), torch.inference_mode():
-            scores = trained.enroll(enrolled, False).score(shown)
-        own[rows] = _unshuffled(cell.attack, scores, left, right).diagonal()
-    cross = released_set(session, released["cross-gallery"], "cross-gallery")
-    return {
-        "gallery": against(session.part("gallery"), False),
-        "source": own,
-        "cross": against(cross, True),
+    probes, strangers, held_out = draws("probes"), draws("non-mated"), draws(VALIDATION)
+    cross = released_set(session, released, "cross-gallery")
+    gallery, validation = session.part("gallery"), session.part(VALIDATION)
+    arrays = {
+        "gallery": compare(probes, gallery, False),
+        "cross": compare(probes, cross, True),
+        "source": compare.pairwise(probes, session.part("probes")),
+        "non-mated": compare(strangers, gallery, False),
+        "non-mated-cross": compare(strangers, cross, True),
+        "validation": compare(held_out, validation, False),
+        "validation-cross": compare(held_out, held_out[0], True),
     }
+    if cell.threat_model != "adaptive":  # all that such an attacker can fix a threshold on
+        arrays["validation-clear"] = compare([validation], validation, False)
+    return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Scores of an attack that sees neither names nor order."""
+
+    cell: Cell
+    trained: TrainedAttack
+    rng: np.random.Generator
+
+    def __call__(
+        self, draws: Sequence[ImageSet], gallery: ImageSet, anonymized: bool
+    ) -> np.ndarray:
+        """(N, G) scores of N probes, each in one draw or several, against a labelled gallery."""
+        rows, columns = self.rng.permutation(len(draws[0])), self.rng.permutation(len(gallery))
+        people = np.unique(gallery.subject)
+        labels = self.rng.permutation(len(people))[np.searchsorted(people, gallery.subject)]
+        shown = _neutral(gallery.take(columns), "gallery", labels[columns])
+        hidden = [_neutral(probes.take(rows), "probe") for probes in draws]
+        plugin = self.cell.attack
+        with blame(plugin, "scoring"), torch.inference_mode():
+            scorer = self.trained.enroll(shown, anonymized)
+            if len(hidden) > 1 and isinstance(scorer, DrawScorer):
+                scores: object = scorer.score_draws(hidden)
+            elif len(hidden) > 1:
+                scores = torch.stack([scorer.score(probes) for probes in hidden]).mean(0)
+            else:
+                scores = scorer.score(hidden[0])
+        return _unshuffled(plugin, scores, rows, columns)
+
+    def pairwise(self, draws: Sequence[ImageSet], sources: ImageSet) -> np.ndarray:
+        """(N,) score of each probe against its own source photo, which is enrolled clear."""
+        own = np.empty(len(sources), np.float32)
+        alone = replace(sources, subject=np.arange(len(sources)))
+        for start in range(0, len(sources), 1024):  # blockwise: only the diagonal is wanted
+            rows = np.arange(start, min(start + 1024, len(sources)))
+            own[rows] = self([d.take(rows) for d in draws], alone.take(rows), False).diagonal()
+        return own
 
 
 def _neutral(images: ImageSet, prefix: str, labels: Ints | None = None) -> ImageSet:

@@ -14,17 +14,22 @@ from privbench.errors import PluginError, PrivbenchError
 from privbench.plan import Plan, Resolved
 from privbench.progress import Reporter
 from privbench.store import Store
-from privbench.types import FittableMetric, ImageSet, Metric
+from privbench.types import FittableMetric, ImageSet, Metric, TrainedAttack
 
 
 @dataclass
 class Session:
-    """One execution: the plan, the store, and what has been built or decoded so far."""
+    """One execution: the plan, the store, and what has been built or decoded so far.
+
+    Attributes:
+        trained: attacks that never ask the anonymizer, by their reference; they serve all cells.
+    """
 
     plan: Plan
     store: Store
     device: torch.device
     reporter: Reporter
+    trained: dict[str, TrainedAttack] = field(default_factory=dict)
     _built: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, ImageSet] = field(default_factory=dict)
     _fitted: dict[str, Metric] = field(default_factory=dict)

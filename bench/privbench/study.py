@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from privbench import evidence as ev
 from privbench.api import STORE
 from privbench.data import PRIMARY_TRIAL
 from privbench.errors import ConfigError, PrivbenchError, RecordError
@@ -28,7 +27,7 @@ from privbench.plan import Cell, Choice, Plan, Study, make_plan, resolve
 from privbench.progress import Reporter, Silent
 from privbench.record import Record, read_record, write_record
 from privbench.registry import Registry, load_registry
-from privbench.results import trial_evidence
+from privbench.results import scores_of, trial_evidence
 from privbench.store import Store
 from privbench.studyfile import StudyFile, Variant, parse_study, select
 from privbench.summary import summarise
@@ -176,7 +175,12 @@ def _fault(variant: Variant, registry: Registry) -> str:
 
 
 def _choice(variant: Variant) -> Choice:
-    return Choice(id=variant.anonymizer, settings=variant.settings)
+    return Choice(
+        id=variant.anonymizer,
+        settings=variant.settings,
+        draws=variant.draws,
+        fixed_seed=variant.fixed_seed,
+    )
 
 
 def _installed(metric: str, registry: Registry) -> bool:
@@ -217,9 +221,8 @@ def _write_hits(plan: Plan, store: Store, cells: Mapping[str, Sequence[Cell]], o
                     f"The store no longer holds the scores of {cell.score.label}. Run again with "
                     "another --store, or delete the step's record there."
                 )
-            arrays = next(iter(store.read(scored)))
-            fusion: ev.Fusion = scored.notes["fusion"]
-            for trial, found in trial_evidence(plan, arrays, fusion):
+            scores = scores_of(plan, next(iter(store.read(scored))), scored.notes["fusion"])
+            for trial, found, _ in trial_evidence(plan, scores):
                 columns = {
                     "variant": [label] * len(keys),
                     "record": [cell.record.key] * len(keys),

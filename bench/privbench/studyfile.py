@@ -28,6 +28,8 @@ class Variant(_Model):
         anonymizer: plugin id.
         settings: that differ from the plugin's defaults.
         quick: part of the quick form.
+        draws: independent draws of each probe that are released.
+        fixed_seed: all images share one seed.
         picture: has a row in the picture grid.
     """
 
@@ -35,6 +37,8 @@ class Variant(_Model):
     group: Group
     anonymizer: str
     settings: dict[str, Any] = {}
+    draws: int = Field(default=1, ge=1, le=64)
+    fixed_seed: bool = False
     quick: bool = False
     picture: bool = True
 

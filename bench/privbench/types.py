@@ -144,8 +144,7 @@ class Detections:
     @property
     def found(self) -> NDArray[np.bool_]:
         """(N,) whether there is a face."""
-        face: NDArray[np.bool_] = np.isfinite(self.points).all(axis=(1, 2))
-        return face
+        return np.asarray(np.isfinite(self.points).all(axis=(1, 2)))
 
 
 class Detector(Protocol):
