@@ -6,21 +6,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privbench.errors import DataError, PluginError
-from privbench.types import Evidence, Floats, Identification, Ints, Release
+from privbench.types import (
+    NOT_ENROLLED,
+    Evidence,
+    Floats,
+    Identification,
+    Ints,
+    OpenSet,
+    Release,
+)
+
+_ROUNDING = 1e-9  # .29 * 100 is 28.999...
 
 
 def identification(evidence: Evidence) -> Identification:
     """`evidence`, checked: a NaN would pass as a lowest score and flatter or damn silently."""
     if not isinstance(evidence, Identification):
         raise PluginError(f"Expected identification scores; got {type(evidence).__name__}.")
+    _check_scores(evidence, least=0)
+    if np.isnan(evidence.impostors).any():
+        raise DataError("Impostor scores must not be NaN.")
+    return evidence
+
+
+def open_set(evidence: Evidence) -> OpenSet:
+    """`evidence`, checked as `identification` does; mated probes must come first."""
+    if not isinstance(evidence, OpenSet):
+        raise PluginError(f"Expected open-set scores; got {type(evidence).__name__}.")
+    _check_scores(evidence, least=NOT_ENROLLED)
+    if np.any(np.diff((evidence.mated != NOT_ENROLLED).astype(np.int8)) > 0):
+        raise DataError("The mated probes of an open-set trial must come before the non-mated.")
+    return evidence
+
+
+def _check_scores(evidence: Identification | OpenSet, least: int) -> None:
     probes, people = evidence.scores.shape
     if np.isnan(evidence.scores).any():
         raise DataError("Identification scores must not be NaN.")
     if evidence.mated.shape != (probes,) or not np.all(
-        (evidence.mated >= 0) & (evidence.mated < people)
+        (evidence.mated >= least) & (evidence.mated < people)
     ):
-        raise DataError(f"mated must be ({probes},) columns from 0 to {people - 1}.")
-    return evidence
+        raise DataError(f"mated must be ({probes},) columns from {least} to {people - 1}.")
 
 
 def release(evidence: Evidence) -> Release:
@@ -70,6 +96,20 @@ def expected_hits(evidence: Identification, ranks: Ints) -> Floats:
     above, tied = (x[:, None] for x in above_and_tied(evidence))
     hits: Floats = np.clip(ranks - above, 0, tied + 1) / (tied + 1)
     return hits
+
+
+def allowed(count: int, rate: float) -> int:
+    """How many of `count` scores may lie above a threshold whose rate must not exceed `rate`."""
+    return int(np.floor(count * rate + _ROUNDING))
+
+
+def exceedance(count: int, rate: float) -> float:
+    """Chance that one more score lies above the smallest threshold fixed on `count` of its kind.
+
+    The threshold is the (k + 1)-th largest, k = `allowed`; among count + 1 exchangeable scores
+    without ties the new one is above it k + 1 times. It tends to `rate`.
+    """
+    return (allowed(count, rate) + 1) / (count + 1)
 
 
 def weighted_mean(rows: Floats, weights: Floats) -> Floats:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from privbench.types import Evidence, Floats, Ints, Output
+from privbench.types import Evidence, Floats, Identification, Ints, Output
 from privbench_plugins.metrics._common import identification, mated_scores
 
 IMPOSTORS_PER_FAR = 10
@@ -37,26 +38,50 @@ class Verification:
         return np.array([0.5, 0.5, *self.fars])
 
     def rows(self, evidence: Evidence) -> Floats:
-        """(N, S): the mated score, then the S - 1 impostor scores in the order of enrolment."""
-        trial = identification(evidence)
-        probes, people = trial.scores.shape
-        others = np.ones((probes, people), dtype=bool)
-        others[np.arange(probes), trial.mated] = False
-        return np.column_stack(
-            [mated_scores(trial), trial.scores[others].reshape(probes, people - 1)]
-        )
+        """(N, S): see `comparisons`."""
+        return comparisons(identification(evidence))
 
     def reduce(self, rows: Floats, weights: Floats) -> Floats:
         """Exact, not binned; NaN without impostors, and where they are too few for a FAR."""
         if rows.shape[1] < 2:
             return np.full((len(weights), 2 + len(self.fars)), np.nan)
         far, tar, impostors = roc(rows, weights)
-        enough = [impostors * target >= IMPOSTORS_PER_FAR for target in self.fars]
-        tars = [
-            np.where(ok, tar_at(far, tar, target), np.nan)
-            for ok, target in zip(enough, self.fars, strict=True)
-        ]
-        return np.stack([area(far, tar), equal_error(far, tar), *tars], axis=1)
+        return np.column_stack(
+            [area(far, tar), equal_error(far, tar), tars_at(far, tar, impostors, self.fars)]
+        )
+
+
+class ErrorTradeoff:
+    """FNMR at fixed FMR, for a whole grid: the DET curve (ISO/IEC 19795-1)."""
+
+    def __init__(self, fmrs: tuple[float, ...]) -> None:
+        self.fmrs = fmrs
+
+    def outputs(self, evidence: Evidence) -> tuple[Output, ...]:
+        """One false non-match rate per false match rate."""
+        return tuple(Output(f"det-{fmr:g}", "higher", 0.0) for fmr in self.fmrs)
+
+    def chance(self, evidence: Evidence) -> Floats:
+        """1 - FMR."""
+        return 1 - np.array(self.fmrs)
+
+    def rows(self, evidence: Evidence) -> Floats:
+        """(N, S): see `comparisons`."""
+        return comparisons(identification(evidence))
+
+    def reduce(self, rows: Floats, weights: Floats) -> Floats:
+        """(R, F); NaN without impostors, and where they are too few for an FMR."""
+        if rows.shape[1] < 2:
+            return np.full((len(weights), len(self.fmrs)), np.nan)
+        return 1 - tars_at(*roc(rows, weights), self.fmrs)
+
+
+def comparisons(trial: Identification) -> Floats:
+    """(N, S): the mated score, then the S - 1 impostor scores in the order of enrolment."""
+    probes, people = trial.scores.shape
+    others = np.ones((probes, people), dtype=bool)
+    others[np.arange(probes), trial.mated] = False
+    return np.column_stack([mated_scores(trial), trial.scores[others].reshape(probes, people - 1)])
 
 
 def roc(rows: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
@@ -81,8 +106,8 @@ def roc(rows: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
     equal = levels[np.minimum(place, len(levels) - 1)] == rows
     cell = 2 * (len(levels) - place) - equal
     cells = 2 * len(levels) + 1
-    tar = _cumulative(cell[:, :1], cells, weights)
-    far = _cumulative(cell[:, 1:], cells, weights)
+    tar = cumulative(cell[:, :1], cells, weights)
+    far = cumulative(cell[:, 1:], cells, weights)
     impostors = far[-1].copy()
     with np.errstate(invalid="ignore"):  # 0 / 0 where all weights are 0
         return far / impostors, tar / tar[-1], impostors
@@ -114,7 +139,18 @@ def tar_at(far: Floats, tar: Floats, target: float) -> Floats:
     return y0 + (y1 - y0) * (target - x0) / (x1 - x0)
 
 
-def _cumulative(cell: Ints, cells: int, weights: Floats) -> Floats:
+def tars_at(far: Floats, tar: Floats, impostors: Floats, targets: Sequence[float]) -> Floats:
+    """(R, F) `tar_at` each target; NaN where `impostors` (R,) are too few for it."""
+    return np.stack(
+        [
+            np.where(impostors * target >= IMPOSTORS_PER_FAR, tar_at(far, tar, target), np.nan)
+            for target in targets
+        ],
+        axis=1,
+    )
+
+
+def cumulative(cell: Ints, cells: int, weights: Floats) -> Floats:
     """(cells + 1, R): weight of the entries of `cell` (N, J) below 0, 1, .. cells."""
     n, per_row = cell.shape
     ones = np.ones(cell.size)

@@ -32,8 +32,8 @@ SPECS = (
     PluginSpec(
         kind="metric",
         id="k-anonymity",
-        version=1,
-        summary="Share of probes whose anonymity set is smaller than k, and the median set.",
+        version=2,
+        summary="Share of probes whose anonymity set is smaller than k, its size, effective k.",
         build=build,
         config=Config,
         tags=Tags(evidence="identification"),
