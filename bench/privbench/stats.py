@@ -88,6 +88,7 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    decisive: NDArray[np.bool_] | None = None,
 ) -> list[Estimate]:
     """Point estimates with identity-clustered intervals.
 
@@ -107,6 +108,8 @@ def bootstrap(
         resamples: R; 2,000 put the end points within about 5 % of the interval's width.
         seed: of the resampling.
         level: confidence level.
+        decisive: (N,) rows whose identities the boundary counts, e.g. the mated probes of an
+            open set: non-mated ones say nothing about the next enrolled person. None: all.
 
     Returns:
         M estimates, in the order of `outputs`.
@@ -120,6 +123,7 @@ def bootstrap(
         resamples,
         seed,
         level,
+        decisive,
     )
 
 
@@ -268,9 +272,11 @@ def _estimates(
     resamples: int,
     seed: int,
     level: float,
+    decisive: NDArray[np.bool_] | None = None,
 ) -> list[Estimate]:
     identity, count = _identities(subject)
     n = len(identity)
+    counted = count if decisive is None else len(np.unique(identity[decisive]))
     rng = np.random.default_rng(seed)
     point = statistic(np.ones((1, n)))[0]
     replicates = np.concatenate(
@@ -288,7 +294,7 @@ def _estimates(
         if not np.isnan(value):
             if still[m]:
                 if output.unit == "share":
-                    interval = unseen_share_interval(value, count, bounds, level)
+                    interval = unseen_share_interval(value, counted, bounds, level)
             else:
                 interval = _bca(value, replicates[:, m], without[:, m], level)
         low, high = interval or (None, None)
