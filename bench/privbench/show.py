@@ -64,7 +64,8 @@ COLUMNS = {"rank-1": "rank-1", "rank-10": "rank-10", "mAP": "mAP", "auc": "ROC A
 
 
 def results(records: Sequence[Record]) -> None:
-    """Each record's trials, utility and speed."""
+    """Each record's trials, utility and speed, then what all attacks say together."""
+    timed = set()
     for record in records:
         protocol = record.protocol
         probes = record.parts["probes"]
@@ -83,9 +84,62 @@ def results(records: Sequence[Record]) -> None:
         console().print(rows)
         _utility(record)
         for timing in record.timing:
-            if timing["summary"]:
+            if timing["summary"] and timing["stage"] not in timed:
+                timed.add(timing["stage"])
                 rate = timing["summary"]["images_per_second"]
                 console().print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
+    for facts in dict.fromkeys(line for record in records for line in _facts(record)):
+        console().print(facts)
+    _ladders(records)
+
+
+def _ladders(records: Sequence[Record]) -> None:
+    """The attacks on each release side by side, and their maximum."""
+    from privbench.ladder import in_words, ladders, rank1
+
+    for ladder in ladders(records):
+        first = ladder.records[0]
+        if len(ladder.records) > 1:
+            console().print(f"\n[bold]{_released(first)}[/] under all attacks, rank-1")
+            rows = table("attack", "knows", "queries", first.primary_trial, "cross", "ROC AUC")
+            for record in ladder.records:
+                auc = record.estimates[record.primary_trial].get("verification", [None])[0]
+                rows.add_row(
+                    record.attack.id + (" (control)" if record.attack.control else ""),
+                    record.threat_model,
+                    f"{record.oracle_queries:,}",
+                    _shown(rank1(record)),
+                    _shown(rank1(record, "cross")),
+                    _shown(auc),
+                    style="dim" if record.attack.control else None,
+                )
+            rows.add_row("worst case", "", "", _shown(ladder.worst), style="bold")
+            console().print(rows)
+        if ladder.worst is not None:
+            console().print(f"{_released(first)}: {in_words(ladder.worst, ladder.people)}")
+
+
+def _released(record: Record) -> str:
+    """The anonymizer, and what is unusual about its release."""
+    draws = record.release.get("draws", 1)
+    unusual = [f"{draws} draws"] if draws > 1 else []
+    unusual += ["one seed for all images"] if record.release.get("fixed_seed") else []
+    return record.anonymizer.id + (f" ({', '.join(unusual)})" if unusual else "")
+
+
+def _facts(record: Record) -> Iterator[str]:
+    """What of the data set took no part, or is not as one would think."""
+    from rich.markup import escape
+
+    looked = {n: p for n, p in record.parts.items() if p.undetected is not None}
+    if looked:
+        missed = ", ".join(f"{n} {p.undetected} of {p.images}" for n, p in looked.items())
+        yield f"images without a detected face (they take part all the same): {missed}"
+    name, left_out = record.dataset["id"], record.dataset_facts.get("left_out", {})
+    if left_out.get("files"):
+        yield escape(f"{name}: {left_out['files']:,} files left out: {' '.join(left_out['first'])}")
+    if few := record.dataset_facts.get("people_with_too_few_images"):
+        yield f"{name}: {few:,} people have too few images and take no part"
 
 
 def _utility(record: Record) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from privbench.keys import stage_seed
+from privbench.ladder import verdict
 from privbench.paired import FLIPS, differences, holm
 from privbench.record import Record
 from privbench.studyfile import StudyFile, Variant
@@ -59,20 +60,6 @@ def summarise(
         "sweeps": _sweeps(study, rows),
         "tests": {"count": sum(len(d) for d in found.values()), "flips": FLIPS},
     }
-
-
-def verdict(low: float | None, high: float | None, people: int, k: int) -> str:
-    """Whether rank-1 is compatible with k-anonymity, by its interval.
-
-    `violates` only if even the lower bound exceeds 1 / k; `within` only if even the upper bound
-    is below it; else `undecided`. Fewer than k people decide nothing.
-
-    >>> verdict(0.21, 0.4, 100, 5), verdict(0.0, 0.03, 100, 5), verdict(0.1, 0.3, 100, 5)
-    ('violates', 'within', 'undecided')
-    """
-    if people < k or low is None or high is None:
-        return "undecided"
-    return "violates" if low > 1 / k else "within" if high < 1 / k else "undecided"
 
 
 def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
