@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from privbench.errors import ModelError
-from privbench_plugins.attacks.recogniser_files import PREDICTOR, dlib_folder
+from privbench_plugins.attacks.recogniser_files import PREDICTOR, dlib_folder, require_dlib
+from privbench_plugins.datasets._align import similarity, square, warp
 from privbench_plugins.geometry import load_geometry
 
 Points = NDArray[np.float64]
-Complex = NDArray[np.complex128]
 
 ARCFACE: Final[Points] = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
@@ -62,7 +62,7 @@ class Faces:
     """
 
     pixels: Tensor
-    doublings: int = field(default=1)
+    doublings: int = 1
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
@@ -88,7 +88,7 @@ class Faces:
         )
 
     @cached_property
-    def landmarks(self) -> tuple[Points, Points]:
+    def landmarks(self) -> tuple[NDArray[np.float32], Points]:
         """Points to align by, and where they belong in a crop of `ARCFACE_SIDE` pixels.
 
         dlib's where it is installed, else those of the embedded estimator, which always answers.
@@ -97,10 +97,10 @@ class Faces:
             (N, K, 2) x, y in pixels, NaN where no face was found; (K, 2).
         """
         if dlib_folder() is None:
-            return load_geometry().landmarks(self.images).astype(np.float64), ARCFACE
-        lost = np.full(DLIB.shape, np.nan)
+            return load_geometry().landmarks(self.images), ARCFACE
+        lost = np.full(DLIB.shape, np.nan, np.float32)
         points = [
-            lost if shape is None else np.array([(p.x, p.y) for p in shape.parts()], np.float64)
+            lost if shape is None else np.array([(p.x, p.y) for p in shape.parts()], np.float32)
             for shape in self.shapes
         ]
         return np.stack(points) if points else lost[None][:0], dlib_template()
@@ -109,93 +109,39 @@ class Faces:
 def _predictor() -> Any:
     import dlib
 
-    folder = dlib_folder()
-    if folder is None:
-        raise ModelError("dlib's landmarks are not installed; pip install 'privbench[recognise]'")
+    path = require_dlib() / PREDICTOR
     try:
-        return dlib.shape_predictor(str(folder / PREDICTOR))
+        return dlib.shape_predictor(str(path))
     except RuntimeError as error:
-        problem = f"{folder / PREDICTOR} cannot be read: {error}. Install it anew."
-        raise ModelError(problem) from error
+        raise ModelError(f"{path} cannot be read: {error}. Install it anew.") from error
 
 
 def dlib_template() -> Points:
     """(5, 2): where dlib's points lie in an ArcFace crop, eyes upon eyes."""
     # Of dlib's mean face each eye is two corners; both centres fix scale, turn and place.
-    own = np.stack([DLIB[2:4].mean(0), DLIB[0:2].mean(0)])
-    scale, shift = similarity(own[None], ARCFACE[:2])
-    moved = _complex(DLIB) * scale[0] + shift[0]
+    own = np.stack([DLIB[2:4].mean(0), DLIB[0:2].mean(0)]).astype(np.float32)
+    a, b = similarity(own[None], ARCFACE[:2])[0]
+    moved = (DLIB[:, 0] + 1j * DLIB[:, 1]) * a + b
     return np.stack([moved.real, moved.imag], -1)
 
 
-def similarity(points: Points, template: Points) -> tuple[Complex, Complex]:
-    """Turn, scale and shift that bring points nearest to a template (least squares).
-
-    With points as complex numbers z and w, w = a z + b has the solution
-    a = <z - mean z, w - mean w> / |z - mean z|^2 (Umeyama 1991 in the plane, no reflection).
-
-    Args:
-        points: (N, K, 2) x, y.
-        template: (K, 2).
-
-    Returns:
-        (N,) a and (N,) b.
-    """
-    z, w = _complex(points), _complex(template)
-    near, far = z - z.mean(1, keepdims=True), w - w.mean()
-    spread = np.maximum((abs(near) ** 2).sum(1), np.finfo(np.float64).eps)
-    a = (near.conj() * far).sum(1) / spread
-    return a, w.mean() - a * z.mean(1)
-
-
-def align(faces: Faces, height: int, width: int) -> Chips:
-    """Crops in ArcFace's pose, bilinear, black outside; scaled by the height, centred across."""
+def align(faces: Faces, side: int) -> Chips:
+    """Crops of `side` x `side` in ArcFace's pose; the middle of the image where no face is."""
     points, template = faces.landmarks
-    scale = height / ARCFACE_SIDE
-    wanted = template * scale + np.array([(width - ARCFACE_SIDE * scale) / 2, 0.0])
     # Points on one spot, of an estimator gone wild, are no face either.
     known = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1).max(1) > 1)
-    chips = middle(faces.pixels, height, width)
-    if known.any():
-        rows = torch.from_numpy(known)
-        chips[rows] = warp(faces.pixels[rows], *similarity(points[known], wanted), height, width)
+    chips = centred(faces.pixels, side)
+    rows = torch.from_numpy(np.flatnonzero(known))
+    moves = similarity(points[known], template * (side / ARCFACE_SIDE))
+    for start in range(0, len(rows), _BATCH):
+        block = slice(start, start + _BATCH)
+        chips[rows[block]] = warp(faces.pixels[rows[block]], moves[block], side)
     return Chips(chips, int((~known).sum()))
 
 
-def warp(pixels: Tensor, a: Complex, b: Complex, height: int, width: int) -> Tensor:
-    """(N, 3, H, W) uint8 to (N, 3, height, width) uint8; pixel z of an image goes to a z + b."""
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    back = ((x + 1j * y)[None] - b[:, None, None]) / a[:, None, None]
-    size = np.array([pixels.shape[3], pixels.shape[2]])
-    grid = (2 * np.stack([back.real, back.imag], -1) + 1) / size - 1
-    parts = [
-        F.grid_sample(block.float(), where, align_corners=False).round_().to(torch.uint8)
-        for block, where in zip(
-            torch.split(pixels, _BATCH),
-            torch.split(torch.from_numpy(grid).float(), _BATCH),
-            strict=True,
-        )
-    ]
-    return torch.cat(parts)
-
-
-def middle(pixels: Tensor, height: int, width: int) -> Tensor:
-    """The largest crop of the wanted shape from the middle of each image, resized to it.
-
-    Args:
-        pixels: (N, 3, H, W) uint8.
-        height: of the result.
-        width: of the result.
-
-    Returns:
-        (N, 3, height, width) uint8, a new tensor.
-    """
-    h, w = pixels.shape[2:]
-    scale = min(h / height, w / width)
-    tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
-    top, left = (h - tall) // 2, (w - wide) // 2
-    crop = pixels[:, :, top : top + tall, left : left + wide]
-    return shrink(crop, height, width)
+def centred(pixels: Tensor, side: int) -> Tensor:
+    """(N, 3, H, W) uint8 to (N, 3, side, side) uint8: the middle of each image, a new tensor."""
+    return torch.cat([square(block, side) for block in torch.split(pixels, _BATCH)])
 
 
 def shrink(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -206,7 +152,3 @@ def shrink(pixels: Tensor, height: int, width: int) -> Tensor:
         small = F.interpolate(block, (height, width), mode="bilinear", antialias=True)
         out[start : start + _BATCH] = small.round_().clamp_(0, 255).to(torch.uint8)
     return out
-
-
-def _complex(points: Points) -> Complex:
-    return np.asarray(points[..., 0] + 1j * points[..., 1])

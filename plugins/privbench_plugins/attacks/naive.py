@@ -146,6 +146,8 @@ class TrainedRecogniser:
 
     def embed(self, images: ImageSet) -> Tensor:
         """(N, D) rows of length one."""
+        if not len(images):
+            return torch.zeros(0, 1)
         chips = self.recogniser.align(Faces(images.pixels, self.doublings)).pixels
         plain = self.recogniser.embed(chips)
         return _both(self.recogniser, chips, plain) if self.mirror else plain

@@ -18,7 +18,7 @@ from privbench_plugins.attacks.alignment import (
     Chips,
     Faces,
     align,
-    middle,
+    centred,
     shrink,
 )
 from privbench_plugins.attacks.recogniser_files import (
@@ -135,7 +135,7 @@ class Dlib:
         """dlib's own crops; the middle of the image where there is no face."""
         import dlib
 
-        pixels = middle(faces.pixels, _DLIB_SIDE, _DLIB_SIDE)
+        pixels = centred(faces.pixels, _DLIB_SIDE)
         known = [row for row, shape in enumerate(faces.shapes) if shape is not None]
         if known:
             chips = [
@@ -164,7 +164,7 @@ class Onnx:
     Attributes:
         session: onnxruntime's.
         name: of the input.
-        size: height and width of the input.
+        side: height and width of the input.
         last: channels come last.
         half: the input is float16.
         batch: images at once; the model's own where its batch axis is fixed.
@@ -173,7 +173,7 @@ class Onnx:
 
     session: Any
     name: str
-    size: tuple[int, int]
+    side: int
     last: bool
     half: bool
     batch: int
@@ -190,18 +190,19 @@ class Onnx:
         session = _session(path, device)
         entry = session.get_inputs()[0]
         shape = [n if isinstance(n, int) else None for n in entry.shape]
-        if len(session.get_inputs()) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        last = len(shape) == 4 and shape[1] != 3
+        sides = {n or ARCFACE_SIDE for n in (shape[1:3] if last else shape[2:])}
+        channels = shape[3 if last else 1] if len(shape) == 4 else None
+        if len(session.get_inputs()) != 1 or channels != 3 or len(sides) != 1:
             raise ModelError(
-                f"{path} must take one input (N, 3, H, W) or (N, H, W, 3); got {entry.shape}."
+                f"{path} must take one input (N, 3, S, S) or (N, S, S, 3); got {entry.shape}."
             )
-        last = shape[1] != 3
-        height, width = (n or ARCFACE_SIDE for n in (shape[1:3] if last else shape[2:]))
         half, batch = "float16" in entry.type, shape[0] or config.embed_batch
-        return cls(session, entry.name, (height, width), last, half, batch, config)
+        return cls(session, entry.name, sides.pop(), last, half, batch, config)
 
     def align(self, faces: Faces) -> Chips:
         """Crops in ArcFace's pose."""
-        return align(faces, *self.size)
+        return align(faces, self.side)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """See `Recogniser.embed`.
@@ -261,15 +262,16 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def resized(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 to (N, 3, *crop) uint8."""
-        if isinstance(self.edge, tuple):
-            return middle(shrink(pixels, *self.edge), *self.crop)
-        height, width = pixels.shape[2:]
-        scale = self.edge / min(height, width)
-        small = shrink(pixels, round(height * scale), round(width * scale))
-        tall, wide = (min(a, b) for a, b in zip(self.crop, small.shape[2:], strict=True))
-        top, left = (small.shape[2] - tall) // 2, (small.shape[3] - wide) // 2
-        return middle(small[:, :, top : top + tall, left : left + wide], *self.crop)
+        """(N, 3, H, W) uint8 to (N, 3, *crop) uint8; a crop is no larger than what it is cut
+        from."""
+        size = self.edge
+        if isinstance(size, int):
+            height, width = pixels.shape[2:]
+            scale = size / min(height, width)
+            size = round(height * scale), round(width * scale)
+        tall, wide = (min(both) for both in zip(self.crop, size, strict=True))
+        top, left = (size[0] - tall) // 2, (size[1] - wide) // 2
+        return shrink(pixels, *size)[:, :, top : top + tall, left : left + wide]
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 to float32."""
