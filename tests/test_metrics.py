@@ -13,12 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import (
+    confusion_matrix,
+    coverage_error,
     label_ranking_average_precision_score,
     roc_auc_score,
     roc_curve,
     top_k_accuracy_score,
 )
-from torchmetrics.functional.classification import binary_sensitivity_at_specificity
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_sensitivity_at_specificity,
+    multiclass_accuracy,
+    multilabel_coverage_error,
+    multilabel_ranking_average_precision,
+)
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
@@ -195,6 +203,44 @@ def test_det_is_scikit_learns(decimals: int) -> None:
         expected = 1 - np.interp(grid, fmr, tmr)  # every level is tied: slanted lines all along
     assert list(found.values()) == pytest.approx(list(expected), abs=1e-12)
     assert np.all(np.diff(list(found.values())) <= 0)
+
+
+def test_ranks_and_auc_are_torchmetrics() -> None:
+    """Rank-k is its top-k accuracy, mAP its ranking precision, AUC its area."""
+    evidence = trial(1, probes=200)
+    labels, pool = (torch.from_numpy(x) for x in pooled(evidence))
+    scores, mated = torch.from_numpy(evidence.scores), torch.from_numpy(evidence.mated)
+    relevant = labels.reshape(scores.shape)
+    expected = {
+        f"rank-{k}": multiclass_accuracy(scores, mated, 25, average="micro", top_k=k)
+        for k in (1, 5, 10)
+    } | {"mAP": multilabel_ranking_average_precision(scores, relevant, 25)}
+    assert numbers(RATES, evidence) == pytest.approx({k: float(v) for k, v in expected.items()})
+    assert numbers(ROC, evidence)["auc"] == pytest.approx(
+        float(binary_auroc(pool.sigmoid(), labels)), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("decimals", [9, 0])
+def test_mean_anonymity_set_is_the_coverage_error(decimals: int) -> None:
+    """The mean size is scikit-learn's and torchmetrics' coverage error, ties included."""
+    evidence = trial(decimals=decimals)
+    labels = pooled(evidence)[0].reshape(evidence.scores.shape)
+    mean = SETS.rows(evidence)[:, -2].mean()
+    assert mean == pytest.approx(coverage_error(labels, evidence.scores))
+    by_torch = multilabel_coverage_error(
+        torch.from_numpy(evidence.scores), torch.from_numpy(labels), 25
+    )
+    assert mean == pytest.approx(float(by_torch))
+
+
+def test_operating_point_is_a_confusion_matrix() -> None:
+    """The two rates are those of scikit-learn's counts of accepted comparisons."""
+    evidence = trial(2, probes=300)
+    labels, scores = pooled(evidence)
+    accepted = scores > fixed_threshold(evidence.impostors, 0.01)
+    rates = confusion_matrix(labels, accepted, normalize="true")
+    assert list(numbers(POINT, evidence).values()) == pytest.approx([rates[1, 0], rates[0, 1]])
 
 
 def test_det_agrees_with_torchmetrics() -> None:

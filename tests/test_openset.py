@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
 
 from privbench.errors import DataError, PluginError
 from privbench.types import NOT_ENROLLED, Floats, Identification, OpenSet
@@ -56,6 +57,18 @@ def test_dir_by_searching_thresholds(seed: int, strangers: int) -> None:
     """DIR is that at the smallest of all thresholds whose FPIR is within the target."""
     evidence = trial(seed, strangers=strangers)
     assert numbers(evidence) == pytest.approx([searched(evidence, f) for f in FPIRS])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dir_by_scikit_learns_roc(seed: int) -> None:
+    """The thresholds are those of scikit-learn's ROC of best scores, strangers as negatives."""
+    evidence = trial(seed)
+    known = evidence.mated != NOT_ENROLLED
+    best = evidence.scores.max(axis=1)
+    fpir, _, threshold = roc_curve(known, best, drop_intermediate=False)
+    right = best[known & (evidence.scores.argmax(axis=1) == evidence.mated)]
+    expected = [np.sum(right >= threshold[fpir <= f].min()) / known.sum() for f in FPIRS]
+    assert numbers(evidence) == pytest.approx(expected)
 
 
 def test_threshold_is_never_the_nearest() -> None:
