@@ -7,7 +7,9 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,21 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from privbench import testing as kit
 from privbench.errors import ModelError, PluginError
 from privbench.progress import Silent
-from privbench.spec import NoConfig
-from privbench.types import AttackerView, ImageSet, Oracle
-from privbench_plugins.attacks import contrastive, controls
-from privbench_plugins.attacks.contrastive import ContrastiveConfig
-from privbench_plugins.attacks.contrastive_attack import Judge, TrainedContrastive
-from privbench_plugins.attacks.losses import contrastive_loss, margin_softmax
-from privbench_plugins.attacks.pairs import choose, make_pairs, shrink
+from privbench.spec import NoConfig, PluginSpec
+from privbench.types import AttackerView, DrawScorer, ImageSet, Oracle
+from privbench_plugins import models
+from privbench_plugins.attacks import contrastive, controls, search
+from privbench_plugins.attacks.contrastive import ContrastiveConfig, PaperConfig, ParrotConfig
+from privbench_plugins.attacks.contrastive_attack import TrainedContrastive
+from privbench_plugins.attacks.embedding import Embedder
+from privbench_plugins.attacks.judge import Judge
+from privbench_plugins.attacks.losses import contrastive_loss, hard_negatives, margin_softmax
+from privbench_plugins.attacks.pairs import Pairs, batch, choose, make_pairs, shrink, two_draws
+from privbench_plugins.attacks.start import create
+from privbench_plugins.attacks.training import Training
 from privbench_plugins.attacks.validation import Quality, person_scores, quality
 from privbench_plugins.conditions import canny
 from privbench_plugins.tiny_encoder import net
@@ -46,6 +54,8 @@ SMALL = ContrastiveConfig(
     **PLAIN,
 )
 
+PARROT = ParrotConfig(**(SMALL.model_dump() | {"pairs": "anonymized"}))
+
 Hide = Callable[[torch.Tensor, int], torch.Tensor]
 
 
@@ -59,12 +69,13 @@ class CountingOracle:
         """Anonymize, and count."""
         self.queries += len(images)
         self.asked += images.keys
-        return released(images, self.hide)
+        return released(images, self.hide, draw)
 
 
-def released(images: ImageSet, hide: Hide) -> ImageSet:
-    """Each image anonymized with a seed of its own."""
-    seeds = [int.from_bytes(hashlib.sha256(k.encode()).digest()[:6], "big") for k in images.keys]
+def released(images: ImageSet, hide: Hide, draw: int = 0) -> ImageSet:
+    """Each image anonymized with a seed of its own for each draw."""
+    names = [k if draw == 0 else f"{k}/{draw}" for k in images.keys]
+    seeds = [int.from_bytes(hashlib.sha256(k.encode()).digest()[:6], "big") for k in names]
     pixels = [hide(image, seed) for image, seed in zip(images.pixels, seeds, strict=True)]
     return ImageSet(torch.stack(pixels), images.subject, images.keys)
 
@@ -166,6 +177,62 @@ def test_loss_equals_its_definition(groups: list[int], tau: float) -> None:
     both = torch.tensor(groups + groups)
     loss = contrastive_loss(rows, both[:, None] == both[None], tau)
     assert float(loss) == pytest.approx(slow_loss(rows, both.tolist(), tau), rel=1e-9)
+
+
+def slow_hard_loss(rows: torch.Tensor, groups: list[int], tau: float, beta: float) -> torch.Tensor:
+    """Equation 4 of Robinson et al. 2021 with tau+ = 0, one exponential at a time: negatives are
+    drawn with a probability that grows with exp(beta f.f'), f of length 1 / sqrt(tau)."""
+    total, anchors = rows.new_zeros(()), 0
+    for i in range(len(rows)):
+        s = [rows[i] @ row / tau for row in rows]
+        negatives = [j for j in range(len(rows)) if groups[j] != groups[i]]
+        positives = [j for j in range(len(rows)) if groups[j] == groups[i] and j != i]
+        if not positives:
+            continue
+        drawn = [torch.exp(beta * s[j]) for j in negatives]
+        mass = sum(drawn, rows.new_zeros(()))
+        hard = [p / mass * torch.exp(s[j]) for p, j in zip(drawn, negatives, strict=True)]
+        below = len(negatives) * sum(hard, rows.new_zeros(()))
+        below = below + sum(torch.exp(s[j]) for j in positives)
+        total = total - sum(torch.log(torch.exp(s[j]) / below) for j in positives) / len(positives)
+        anchors += 1
+    return total / anchors
+
+
+@pytest.mark.parametrize("groups", [[0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0]])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 2.0])
+def test_hard_negatives_follow_the_paper(groups: list[int], beta: float) -> None:
+    """Value and gradient equal a loop over all pairs, with one positive, several, and where
+    there is no negative at all; beta = 0 is the plain loss."""
+    generator = torch.Generator().manual_seed(4)
+    first = F.normalize(torch.randn(8, 5, generator=generator).double()).requires_grad_(True)
+    second = first.detach().clone().requires_grad_(True)
+    both = torch.tensor(groups + groups)
+    fast = contrastive_loss(first, both[:, None] == both[None], 0.3, beta)
+    slow = slow_hard_loss(second, both.tolist(), 0.3, beta)
+    fast.backward()
+    slow.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(fast, slow)
+    assert first.grad is not None
+    torch.testing.assert_close(first.grad, second.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_hard_negatives_weigh_by_nearness() -> None:
+    """Weights of an anchor's negatives have mean one and stand in the ratio exp(beta (s - s'));
+    everything else stays; the loss grows with beta."""
+    similarity = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).double()
+    negatives = torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) < 0.7
+    added = hard_negatives(similarity, negatives, 1.5) - similarity
+    assert (added[~negatives] == 0).all()
+    for s, weight, known in zip(similarity, added.exp(), negatives, strict=True):
+        assert float(weight[known].mean()) == pytest.approx(1)
+        ratio = weight[known] / torch.exp(1.5 * s[known])
+        torch.testing.assert_close(ratio, ratio[:1].expand(len(ratio)))
+    rows = F.normalize(torch.randn(8, 5, generator=torch.Generator().manual_seed(3)))
+    groups = torch.arange(8) % 4
+    positives = groups[:, None] == groups[None]
+    losses = [float(contrastive_loss(rows, positives, 0.2, beta)) for beta in (0, 0.1, 0.5, 2)]
+    assert losses == sorted(set(losses))
 
 
 def test_both_kinds_of_negatives_repel() -> None:
@@ -358,6 +425,9 @@ def test_too_few_people_are_refused() -> None:
     [
         {"towers": "separate"},
         {"positives": "photo"},
+        {"hardness": 0.5, "temperature": 0.5},
+        {"pairs": "anonymized", "positives": "photo"},
+        {"search": 3, "steps": 8},
         {"backbone": "resnet-18", "batch": 4},
         {"calibration": "cohort", "mirror": "on", "fusion": "max"},
         {"dtype": "float32", "calibration": "none", "mirror": "off", "fusion": "mean"},
@@ -380,15 +450,33 @@ def test_settings_run(change: dict[str, Any]) -> None:
 def test_photo_positives_pair_photos_only() -> None:
     """With the paper's pairing, another photo of the same person is a negative."""
     photos = people(5, 4)
-    pairs = make_pairs(photos, photos, 32, torch.device("cpu"))
+    pairs = make_pairs(photos, [photos], 32, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     by_photo = SMALL.model_copy(update={"positives": "photo", "batch": 16})
-    rows, groups = choose(pairs, by_photo, generator)
+    rows, others, groups = choose(pairs, by_photo, generator)
+    assert torch.equal(rows, others)
     assert len(rows) == 16
     assert len(set(groups.tolist())) == 16
-    rows, groups = choose(pairs, SMALL.model_copy(update={"batch": 8}), generator)
+    rows, others, groups = choose(pairs, SMALL.model_copy(update={"batch": 8}), generator)
+    assert torch.equal(rows, others)
     assert [photos.subject[r] for r in rows.tolist()] == groups.tolist()
     assert len(set(groups.tolist())) == 4
+
+
+def test_a_batch_is_what_it_was() -> None:
+    """The photos of a step at default settings, as drawn since version 1, and no random number
+    more than that: scores of earlier runs stay what they are."""
+    photos = people(5, 4)
+    pairs = make_pairs(photos, [photos], 32, torch.device("cpu"))
+    for positives, rows, after in (
+        ("identity", [3, 1, 7, 6, 14, 12, 9, 11], 666),
+        ("photo", [15, 17, 9, 12, 7, 1, 19, 3], 518),
+    ):
+        config = SMALL.model_copy(update={"batch": 8, "positives": positives})
+        generator = torch.Generator().manual_seed(7)
+        assert choose(pairs, config, generator)[0].tolist() == rows
+        two_draws(1, 8, generator)
+        assert int(torch.randint(1000, (1,), generator=generator)) == after
 
 
 def test_large_images_are_shrunk_once() -> None:
@@ -431,6 +519,244 @@ def test_describing_the_attacks_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_hub_id_is_fetched_as_transformers_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of a vision model are `model*.safetensors`, whatever diffusers calls its own."""
+    asked: list[str] = []
+
+    def snapshot(name: str, revision: str, allow: Sequence[str], ignore: Sequence[str]) -> Path:
+        asked.extend(allow)
+        return SHIPPED
+
+    monkeypatch.setattr(models, "snapshot", snapshot)
+    assert contrastive.weights(PaperConfig(weights="microsoft/resnet-50"))
+    assert "model*.safetensors" in asked
+
+
+# --- relatives: contrastive-paper, contrastive-parrot ----------------------------------------
+
+
+@pytest.mark.parametrize("spec", contrastive.SPECS, ids=lambda spec: spec.id)
+def test_each_id_keeps_the_contract(spec: PluginSpec) -> None:
+    """Described without heavy imports, settings that survive JSON, a smoke run that scores."""
+    bench = kit.Workbench(spec)
+    for check in (kit.check_config, kit.check_light_import, kit.check_weights):
+        check(bench)
+    assert len(spec.summary) <= kit.SUMMARY
+    trained = spec.build(bench.config).train(view_of(CountingOracle(keep_stripe), 6, 3))
+    images = people(3, 2, first=3000)
+    for anonymized in (False, True):
+        scores = trained.enroll(images, anonymized).score(images)
+        assert scores.shape == (6, 6)
+        assert torch.isfinite(scores).all()
+
+
+def test_the_papers_defaults_are_the_papers() -> None:
+    """One id names what Lorenz et al. 2025 state: ResNet-50, batch 128, photo pairs."""
+    config = PaperConfig()
+    stated = (config.backbone, config.batch, config.positives, config.pairs, config.hardness)
+    assert stated == ("resnet-50", 128, "photo", "clear-anonymized", 0.0)
+    small = config.model_copy(update={"side": 32})
+    parameters = sum(p.numel() for p in create(small, 0).parameters())
+    assert parameters == 23_508_032 + 2048 * config.dim  # ResNet-50 without its classifier, head
+
+
+def test_parrot_pairs_are_releases_of_other_photos() -> None:
+    """Both views are releases of one person, of different photos and different draws."""
+    photos = people(5, 3)
+    draws = [replace(photos, pixels=torch.full_like(photos.pixels, 80 * k)) for k in range(3)]
+    for k, draw in enumerate(draws):
+        draw.pixels.add_(torch.arange(15, dtype=torch.uint8)[:, None, None, None])
+        assert int(draw.pixels[0].max()) == 80 * k
+    pairs = make_pairs(photos, draws, 32, torch.device("cpu"))
+    for seed in range(20):
+        first, second, groups = batch(pairs, PARROT, 32, seed)
+        seen = [(view[:, 0, 0, 0] * 255).round().long() for view in (first, second)]
+        rows, draw = ([s % 80 for s in seen], [s // 80 for s in seen])
+        assert (rows[0] != rows[1]).all()
+        assert (draw[0] != draw[1]).all()
+        for own, n in zip(rows, (0, 10), strict=True):
+            assert photos.subject[own].tolist() == groups[n : n + 10].tolist()
+    alone = make_pairs(people(5, 1), [people(5, 1)], 32, torch.device("cpu"))
+    rows, others, _ = choose(alone, PARROT, torch.Generator().manual_seed(0))
+    assert torch.equal(rows, others)  # no other photo: the same one
+
+
+def test_parrot_links_releases() -> None:
+    """Trained and judged on releases alone, it finds unseen people among releases."""
+    view = view_of(CountingOracle(keep_stripe))
+    trained = contrastive.build(PARROT).train(view)
+    photos = released(people(40, 4, first=2000), keep_stripe)
+    probes, gallery = (photos.take(np.flatnonzero(np.arange(160) % 4 % 3 == r)) for r in (1, 2))
+    scores = trained.enroll(gallery, anonymized=True).score(probes)
+    assert (scores.argmax(1) == torch.arange(40)).double().mean() > 0.9
+    assert trained.report["validation"]["rank1"] > 0.9
+    assert rank1(trained, keep_stripe) >= 0  # clear references can be enrolled all the same
+
+
+def test_parrot_needs_one_tower() -> None:
+    """A tower for clear images would stay untrained: that is refused by name."""
+    with pytest.raises(ValidationError, match="towers=shared"):
+        ParrotConfig(towers="separate")
+
+
+# --- several draws ---------------------------------------------------------------------------
+
+
+def test_two_draws_are_two() -> None:
+    """The draws of a pair differ and each occurs; one draw needs no randomness."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = two_draws(4, 200, generator)
+    assert (first != second).all()
+    assert set(first.tolist()) == set(second.tolist()) == {0, 1, 2, 3}
+    state = generator.get_state()
+    assert two_draws(1, 3, generator)[0].tolist() == [0, 0, 0]
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_training_sees_every_draw() -> None:
+    """A photo's anonymized view is any of its draws, its clear view never; bytes at rest."""
+    photos = people(4, 2)
+    draws = [replace(photos, pixels=torch.full_like(photos.pixels, 50 * k)) for k in range(4)]
+    pairs = make_pairs(photos, draws, 32, torch.device("cpu"))
+    assert (pairs.anonymized.shape, pairs.anonymized.dtype) == ((4, 8, 3, 32, 32), torch.uint8)
+    seen = torch.cat([batch(pairs, SMALL, 32, seed)[1] for seed in range(10)])
+    assert (seen.mul(255).round().long().unique() == torch.tensor([0, 50, 100, 150])).all()
+
+
+def test_draws_are_pooled_on_the_sphere(leak: tuple[TrainedContrastive, Any, Any]) -> None:
+    """Several draws score by their mean embedding, renormalised; one draw as ever, bit for bit."""
+    photos = people(6, 2, first=3000)
+    draws = [released(photos, keep_stripe, k) for k in range(3)]
+    scorer = leak[0].enroll(photos, anonymized=False)
+    assert isinstance(scorer, DrawScorer)
+    assert torch.equal(scorer.score_draws(draws[:1]), scorer.score(draws[0]))
+    plain = replace(scorer, mirror=False, cohort=None)  # type: ignore[type-var]
+    rows = [leak[0].embedder(draw.pixels, True).double().numpy() for draw in draws]
+    mean = np.mean(rows, axis=0)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    expected = mean @ plain.gallery.double().numpy().T
+    np.testing.assert_allclose(plain.score_draws(draws).numpy(), expected, atol=1e-6)
+
+
+def patchy(pixels: torch.Tensor, seed: int) -> torch.Tensor:
+    """An anonymizer whose draws each show two fifths of the stripe's places."""
+    kept = torch.rand(pixels.shape[1:], generator=torch.Generator().manual_seed(seed)) < 0.4
+    return torch.where(kept, keep_stripe(pixels, seed), noise(pixels, seed + 1))
+
+
+def test_draws_add_up() -> None:
+    """Four draws give away more than one, on unseen people; each is a counted query."""
+    single = view_of(CountingOracle(patchy))
+    oracle = CountingOracle(patchy)
+    config = SMALL.model_copy(update={"checkpoints": 1})
+    trained = [
+        contrastive.build(config).train(view)
+        for view in (single, replace(single, oracle=oracle, draws=4))
+    ]
+    assert oracle.queries == 4 * (len(single.train) + len(single.validation))
+    assert [t.report["draws"] for t in trained] == [1, 4]
+    precision = [t.report["validation"]["mean_average_precision"] for t in trained]
+    assert precision[1] > precision[0] + 0.08
+
+
+# --- search ----------------------------------------------------------------------------------
+
+
+def test_the_grid_begins_with_what_was_set() -> None:
+    """18 different candidates; the first as set, the next five differ in one respect."""
+    config = ContrastiveConfig(search=18, temperature=0.2, erase=0.8)
+    made = search.grid(config)
+    assert made[0] == config
+    assert len({candidate.model_dump_json() for candidate in made}) == 18
+    assert {c.temperature for c in made} == {0.1, 0.2, 0.4}
+    assert {c.erase for c in made} == {0.4, 0.8, 1.0}
+    assert search.grid(ContrastiveConfig()) == (ContrastiveConfig(),)
+    for c in made[1:6]:
+        changed = (c.temperature != 0.2, c.scale != config.scale, c.hardness != 0)
+        assert sum(changed) == 1
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected", "total"),
+    [
+        (1, [(1, 400)], 400),
+        (2, [(2, 100), (1, 400)], 500),
+        (6, [(6, 25), (3, 50), (2, 100), (1, 400)], 625),
+        (8, [(8, 25), (4, 50), (2, 100), (1, 400)], 700),
+    ],
+)
+def test_rungs_halve(candidates: int, expected: list[tuple[int, int]], total: int) -> None:
+    """Who trains up to which step, worked out by hand, and the steps that it takes in all."""
+    plan = search.rungs(candidates, 400)
+    assert [(r.candidates, r.step) for r in plan] == expected
+    assert search.total(plan) == total
+
+
+class Counter:
+    """Counts steps."""
+
+    steps = 0
+
+    def advance(self, n: int = 1) -> None:
+        """Count."""
+        self.steps += n
+
+
+@cache
+def leaking(count: int, first: int) -> Pairs:
+    """Photos and what the anonymizer with a leak makes of them."""
+    photos = people(count, 4, first)
+    return make_pairs(photos, [released(photos, keep_stripe)], 32, torch.device("cpu"))
+
+
+def training_of(config: ContrastiveConfig) -> Training:
+    """A training of fresh towers on a leaking anonymizer, with a judge."""
+    embedder = Embedder(create(config, 0).eval(), torch.device("cpu"), False, 64)
+    judge = Judge(embedder, leaking(10, 1000), torch.arange(10).repeat_interleave(4))
+    return Training(config, 5, leaking(40, 0), judge)
+
+
+def test_a_pause_changes_nothing() -> None:
+    """Trained in one go or paused and judged in between: the same weights, bit for bit."""
+    config = SMALL.model_copy(update={"steps": 6, "checkpoints": 1})
+    whole, parts = training_of(config), training_of(config)
+    whole.advance(6, Counter())
+    for stop in (2, 3, 6):
+        parts.advance(stop, Counter())
+    states = [t.judge.embedder.towers.state_dict() for t in (whole, parts)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert [entry["step"] for entry in parts.history] == [0, 2, 3, 6]
+    assert parts.history[-1]["rank1"] == whole.history[-1]["rank1"]
+
+
+def test_halving_keeps_what_validation_likes() -> None:
+    """Among candidates that cannot learn, the one that can trains to the end; steps are those
+    planned."""
+    configs = [SMALL.model_copy(update={"learning_rate": rate}) for rate in (1e-9, 2e-3, 1e-8)]
+    task = Counter()
+    plan = (search.Rung(3, 15), search.Rung(2, 20), search.Rung(1, 30))
+    winner, notes = search.halving(configs, training_of, plan, task)
+    assert winner.config is configs[1]
+    assert sorted(note["steps"] for note in notes) == [15, 20, 30]
+    assert notes[1]["steps"] == 30
+    assert task.steps == search.total(plan) == 3 * 15 + 2 * 5 + 10
+    assert notes[1]["mean_average_precision"] == winner.history[-1]["mean_average_precision"]
+
+
+def test_a_search_is_reported() -> None:
+    """Each candidate, how far it came and its validation quality are in the report; the winner
+    went to the end, and the attack works."""
+    config = SMALL.model_copy(update={"search": 2})
+    trained = contrastive.build(config).train(view_of(CountingOracle(keep_stripe)))
+    report = json.loads(json.dumps(trained.report))
+    assert report["steps"] == search.total(search.rungs(2, 40)) == 2 * 10 + 30
+    assert len(report["candidates"]) == 2
+    (winner,) = [c for c in report["candidates"] if c["steps"] == 40]
+    assert winner["mean_average_precision"] == report["history"][-1]["mean_average_precision"]
+    assert all(c["mean_average_precision"] >= 0 for c in report["candidates"])
+    assert rank1(trained, keep_stripe) > 0.9
 
 
 # --- random-guess ----------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from privbench.types import ImageSet
 from privbench_plugins.attacks import pairs
 from privbench_plugins.attacks.contrastive import ContrastiveConfig
-from privbench_plugins.attacks.contrastive_attack import update
 from privbench_plugins.attacks.embedding import Embedder, use_bfloat16
 from privbench_plugins.attacks.start import create
+from privbench_plugins.attacks.training import update
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_training_step(benchmark: BenchmarkFixture, dtype: str) -> None:
     """One step of the default attack (64 photos, 128 views), augmentation included."""
     config = ContrastiveConfig(backbone="tiny", dtype=dtype)  # type: ignore[arg-type]
     towers = create(config, 0)
-    own = pairs.make_pairs(photos(240), photos(240), config.side, CPU)
+    own = pairs.make_pairs(photos(240), [photos(240)], config.side, CPU)
     optimizer = torch.optim.AdamW(towers.parameters(), 1e-3)
     half = use_bfloat16(dtype, CPU)
     benchmark(lambda: update(config, 0, 0, towers, own, optimizer, half))

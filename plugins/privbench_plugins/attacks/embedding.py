@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,32 +109,52 @@ class CosineScorer:
 
     def score(self, probes: ImageSet) -> Tensor:
         """(N, G) float32 similarity on the CPU, computed in blocks of probes."""
-        rows = embed(self.embedder, probes, anonymized=True, mirror=self.mirror)
+        return self.score_draws([probes])
+
+    def score_draws(self, draws: Sequence[ImageSet]) -> Tensor:
+        """(N, G) similarity of probes that were released several times; as `score` for one."""
+        rows = embed_draws(self.embedder, (draw.pixels for draw in draws), self.mirror)
         if not len(self.gallery) or not len(rows):
             return torch.zeros(len(rows), len(self.gallery))
         blocks = [(block @ self.gallery.T).cpu() for block in torch.split(rows, BLOCK)]
-        return torch.cat(blocks) - self._offsets(rows)
-
-    def _offsets(self, rows: Tensor) -> Tensor:
+        scores = torch.cat(blocks)
         if self.cohort is None:
-            return torch.zeros(1, 1)
-        known = self.cohort
-        strangers = known.anonymized if self.anonymized else known.clear
-        mine = nearness(rows, strangers, known.nearest)
-        theirs = nearness(self.gallery, known.anonymized, known.nearest)
-        return (0.5 * (mine[:, None] + theirs[None])).cpu()
+            return scores
+        return scores - offsets(rows, self.gallery, self.anonymized, self.cohort).cpu()
 
 
-def embed(embedder: Embedder, images: ImageSet, anonymized: bool, mirror: bool) -> Tensor:
-    """(N, D) embeddings of a set of images."""
-    if mirror:
-        return embedder.both(images.pixels, anonymized)
-    return embedder(images.pixels, anonymized)
+def offsets(probes: Tensor, gallery: Tensor, anonymized: bool, cohort: Cohort) -> Tensor:
+    """(N, G) by which calibration lowers the cosines of N probes with G references.
+
+    Args:
+        probes: (N, D) embeddings of released images.
+        gallery: (G, D) embeddings of the references.
+        anonymized: the references are released images.
+        cohort: the strangers.
+    """
+    strangers = cohort.anonymized if anonymized else cohort.clear
+    mine = nearness(probes, strangers, cohort.nearest)
+    theirs = nearness(gallery, cohort.anonymized, cohort.nearest)
+    return 0.5 * (mine[:, None] + theirs[None])
+
+
+def embed(embedder: Embedder, pixels: Tensor, anonymized: bool, mirror: bool) -> Tensor:
+    """(N, D) embeddings of (N, 3, H, W) uint8 images."""
+    return (embedder.both if mirror else embedder)(pixels, anonymized)
+
+
+def embed_draws(embedder: Embedder, draws: Iterable[Tensor], mirror: bool) -> Tensor:
+    """(N, D) embeddings of K releases of the same photos, (N, 3, H, W) uint8 each.
+
+    The mean over the draws, of length one again: what the draws do not share averages out.
+    """
+    rows = [embed(embedder, pixels, anonymized=True, mirror=mirror) for pixels in draws]
+    return rows[0] if len(rows) == 1 else F.normalize(torch.stack(rows).mean(0), dim=1)
 
 
 def enroll(
     embedder: Embedder, gallery: ImageSet, anonymized: bool, mirror: bool, cohort: Cohort | None
 ) -> Scorer:
     """Embed a gallery."""
-    rows = embed(embedder, gallery, anonymized, mirror)
+    rows = embed(embedder, gallery.pixels, anonymized, mirror)
     return CosineScorer(embedder, mirror, rows, anonymized, cohort)

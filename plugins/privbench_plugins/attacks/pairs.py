@@ -1,7 +1,8 @@
-"""Batches of (clear, anonymized) views for contrastive training."""
+"""Batches of paired views, (clear, anonymized) or both anonymized, for contrastive training."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class Pairs:
 
     Attributes:
         clear: (N, 3, H, W) uint8, on the device that trains.
-        anonymized: (N, 3, H, W) uint8, row by row the same photos.
+        anonymized: (K, N, 3, H, W) uint8, K draws of the same photos, row by row.
         rows: rows of each person.
     """
 
@@ -41,35 +42,54 @@ def shrink(images: ImageSet, side: int, device: torch.device) -> Tensor:
     return torch.cat(small) if small else images.pixels.to(device)
 
 
-def make_pairs(clear: ImageSet, anonymized: ImageSet, side: int, device: torch.device) -> Pairs:
-    """Hold both sets in memory, as bytes."""
+def make_pairs(
+    clear: ImageSet, draws: Iterable[ImageSet], side: int, device: torch.device
+) -> Pairs:
+    """Hold the photos and their K releases in memory, as bytes of about the network's size."""
     people = np.unique(clear.subject)
     rows = tuple(np.flatnonzero(clear.subject == person) for person in people)
-    return Pairs(shrink(clear, side, device), shrink(anonymized, side, device), rows)
+    anonymized = torch.stack([shrink(draw, side, device) for draw in draws])
+    return Pairs(shrink(clear, side, device), anonymized, rows)
 
 
-def choose(pairs: Pairs, config: ContrastiveConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+def choose(
+    pairs: Pairs, config: ContrastiveConfig, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Photos of one batch and the group of each; views of one group attract each other.
 
     `positives="identity"` draws people, then photos of each; `positives="photo"` draws photos
-    from all, and other photos of the same person are negatives, as in the paper.
+    from all, and other photos of the same person are negatives, as in the paper. The second
+    view is of the same photo, except in pairs of releases of one person: there it is of another
+    photo of that person, where there is one.
 
     Returns:
-        (n,) rows and (n,) groups, n at most `config.batch`.
+        (n,) rows of the first view, (n,) rows of the second and (n,) groups, n at most
+        `config.batch`.
     """
     if config.positives == "photo":
         n = len(pairs.clear)
         rows = torch.randperm(n, generator=generator)[: config.batch]
-        return rows, rows
+        return rows, rows, rows
     people = max(2, config.batch // config.per_identity)
     who = torch.randperm(len(pairs.rows), generator=generator)[:people].tolist()
-    picked, groups = [], []
+    first, second, groups = [], [], []
     for person in who:
-        own = pairs.rows[person]
-        order = torch.randperm(len(own), generator=generator)[: config.per_identity]
-        picked.append(torch.from_numpy(own)[order])
-        groups.append(torch.full((len(order),), person))
-    return torch.cat(picked), torch.cat(groups)
+        own = torch.from_numpy(pairs.rows[person])
+        own = own[torch.randperm(len(own), generator=generator)]
+        n = min(len(own), config.per_identity)
+        turn = min(n, len(own) - 1) if config.pairs == "anonymized" else 0
+        first.append(own[:n])
+        second.append(own.roll(-turn)[:n])
+        groups.append(torch.full((n,), person))
+    return torch.cat(first), torch.cat(second), torch.cat(groups)
+
+
+def two_draws(draws: int, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Two different draws, (n,) each, for every photo; draw 0 twice where there is but one."""
+    if draws == 1:
+        return torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+    first = torch.randint(draws, (n,), generator=generator)
+    return first, (first + torch.randint(1, draws, (n,), generator=generator)) % draws
 
 
 def augmented(pixels: Tensor, config: ContrastiveConfig, side: int, generator: Generator) -> Tensor:
@@ -90,10 +110,16 @@ def augmented(pixels: Tensor, config: ContrastiveConfig, side: int, generator: G
 def batch(
     pairs: Pairs, config: ContrastiveConfig, side: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One training batch: clear views (n, 3, side, side), anonymized views, groups (2n,)."""
-    generator = Generator().manual_seed(seed)
-    rows, groups = choose(pairs, config, generator)
-    rows = rows.to(pairs.clear.device)
-    clear = augmented(pairs.clear[rows], config, side, generator)
-    anonymized = augmented(pairs.anonymized[rows], config, side, generator)
-    return clear, anonymized, torch.cat([groups, groups]).to(pairs.clear.device)
+    """One training batch: first and second views (n, 3, side, side) each, groups (2n,)."""
+    generator, device = Generator().manual_seed(seed), pairs.clear.device
+    rows, others, groups = choose(pairs, config, generator)
+    draw, another = two_draws(len(pairs.anonymized), len(rows), generator)
+    released = pairs.anonymized[draw.to(device), others.to(device)]
+    source = (
+        pairs.clear[rows.to(device)]
+        if config.pairs == "clear-anonymized"
+        else pairs.anonymized[another.to(device), rows.to(device)]
+    )
+    first = augmented(source, config, side, generator)
+    second = augmented(released, config, side, generator)
+    return first, second, torch.cat([groups, groups]).to(device)

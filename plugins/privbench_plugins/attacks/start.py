@@ -20,7 +20,7 @@ from privbench_plugins.tiny_encoder import net
 def folder_of(config: ContrastiveConfig) -> Path | None:
     """Folder of the weights to start from, or None for an untrained network."""
     name = config.weights or ("tiny-encoder" if config.backbone == "tiny-encoder" else "")
-    return resolve(name, config.revision) if name else None
+    return resolve(name, config.revision, stem="model") if name else None
 
 
 def weight_files(config: ContrastiveConfig) -> Mapping[str, str]:
