@@ -56,7 +56,7 @@ def similarity(points: NDArray[np.float32], target: NDArray[np.float64]) -> Comp
 def warp(pixels: Tensor, moves: Complexes, side: int) -> Tensor:
     """Move images by similarities into squares, in one sampling of each.
 
-    Where it shrinks, an image is first averaged over the largest power of two that its own
+    Where it shrinks, an image is first reduced by the largest power of two that its own
     similarity allows, and sampled twice per pixel and axis, so that nothing aliases. Beyond an
     image's edge its outermost pixels go on.
 
@@ -71,20 +71,17 @@ def warp(pixels: Tensor, moves: Complexes, side: int) -> Tensor:
     n = len(pixels)
     fine = (np.arange(side * _OVER) + 0.5) / _OVER - 0.5
     at = (fine[None, :] + 1j * fine[:, None] - moves[:, 1, None, None]) / moves[:, 0, None, None]
-    levels = np.maximum(np.floor(-np.log2(np.abs(moves[:, 0]))), 0).astype(int)
-    levels = np.minimum(levels, int(np.log2(min(pixels.shape[-2:]))))
+    height, width = pixels.shape[-2:]
+    x, y = 2 * (at.real + 0.5) / width - 1, 2 * (at.imag + 0.5) / height - 1
+    grid = torch.from_numpy(np.stack([x, y], -1)).float()
+    levels = np.floor(-np.log2(np.abs(moves[:, 0]))).clip(0, np.log2(min(height, width)))
     out = torch.empty(n, 3, side, side, dtype=torch.uint8)
     for level in np.unique(levels):
-        rows = np.flatnonzero(levels == level)
-        block = 2 ** int(level)
-        image = pixels[torch.from_numpy(rows)].float()
-        if block > 1:
-            image = F.avg_pool2d(image, block, ceil_mode=True, count_include_pad=False)
-        height, width = image.shape[-2:]
-        x, y = (2 * (part + 0.5) / block for part in (at[rows].real, at[rows].imag))
-        grid = torch.from_numpy(np.stack([x / width - 1, y / height - 1], -1)).float()
-        found = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
-        out[torch.from_numpy(rows)] = F.avg_pool2d(found, _OVER).round_().to(torch.uint8)
+        rows = torch.from_numpy(np.flatnonzero(levels == level))
+        small = (height // 2 ** int(level), width // 2 ** int(level))
+        image = F.interpolate(pixels[rows], small, mode="bilinear", antialias=True).float()
+        found = F.grid_sample(image, grid[rows], padding_mode="border", align_corners=False)
+        out[rows] = F.avg_pool2d(found, _OVER).round_().to(torch.uint8)
     return out
 
 
@@ -111,5 +108,4 @@ def square(pixels: Tensor, side: int, how: Literal["crop", "pad"] = "crop") -> T
         pixels = F.pad(pixels.float(), frame, mode="replicate").to(torch.uint8)
     if pixels.shape[-1] == side:
         return pixels
-    resized = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
+    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)

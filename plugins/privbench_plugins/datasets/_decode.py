@@ -38,8 +38,8 @@ _R = TypeVar("_R")
 def decode(name: str, data: bytes, longest: int = LONGEST) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of the first frame, upright as its EXIF says.
 
-    16-bit greys are scaled to 8; what is transparent is laid on white; JPEGs are reduced while
-    they are decoded.
+    16-bit greys are scaled to 8; what is transparent is laid on white; what is larger than
+    `longest` is averaged over whole blocks of pixels, JPEGs while they are decoded.
 
     Args:
         name: for the message.
@@ -54,10 +54,12 @@ def decode(name: str, data: bytes, longest: int = LONGEST) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(name, *image.size)
-            image.draft(None, (longest, longest))
-            rgb = _rgb(name, ImageOps.exif_transpose(image))
-            rgb.thumbnail((longest, longest), Image.Resampling.BOX)
-            return np.asarray(rgb)
+            less = _factor(image, longest)
+            image.draft(None, (image.width // less, image.height // less))
+            ImageOps.exif_transpose(image, in_place=True)
+            rgb = _rgb(name, image)
+            less = _factor(rgb, longest)
+            return np.asarray(rgb.reduce(less) if less > 1 else rgb)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -83,6 +85,11 @@ def _check_size(name: str, width: int, height: int) -> None:
         raise DataError(f"{name} is {width}x{height}; a face needs {LEAST_SIDE} pixels a side.")
 
 
+def _factor(image: Image.Image, longest: int) -> int:
+    """The least whole number that brings both sides to at most `longest` pixels."""
+    return -(-max(image.size) // longest)
+
+
 def _rgb(name: str, image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image)
@@ -94,7 +101,7 @@ def _rgb(name: str, image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class GeometryDetector:
     def detect(self, pixels: torch.Tensor) -> Detections:
         """The face of each image."""
         images = np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
-        points = self._geometry.landmarks(images)
+        points = self._geometry.landmarks(images).astype(np.float32)
         score = (self._geometry.depth(images) > 0).mean((1, 2)).astype(np.float32)
         nobody = score == 0
         points[nobody], score[nobody] = np.nan, np.nan
