@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import privbench_leaderboard as lb
 from privbench.data import PROTOCOLS
+from privbench.ranking import rank_rows
 from privbench.record import Record, to_json
 from privbench_leaderboard.markdown import escape
 from privbench_leaderboard.records import parse
@@ -221,6 +223,83 @@ def test_ranks_are_ranges_where_intervals_overlap() -> None:
     ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a ranker says of a row."""
+
+    low: int
+    high: int
+    groups: tuple[str, ...]
+
+
+def with_hits(name: str, rank1: list[float], subject: list[int], **changes: Any) -> dict[str, Any]:
+    """A record that says which probes were recognised."""
+    hits = {"subject": subject, "rank1": rank1}
+    return record(name, float(np.mean(rank1)), hits=hits, **changes)
+
+
+def test_rows_with_hits_on_the_same_probes_are_ranked_in_pairs() -> None:
+    """The ranker gets each row's hits in the order of the table, controls left out."""
+    asked = []
+
+    def ranker(hits: Any, subject: Any) -> list[Place]:
+        asked.append(([list(row) for row in hits], list(subject)))
+        return [Place(1, 2, ("a",)), Place(1, 2, ("a", "b"))]
+
+    bodies = [with_hits("none", [1, 1], [4, 5]), with_hits("b", [1, 0.5], [4, 5]),
+              with_hits("a", [0, 0], [4, 5])]  # fmt: skip
+    (found,) = lb.build([parse(json.dumps(b)) for b in bodies], ranker)
+    assert asked == [([[0, 0], [1, 0.5]], [4, 5])]
+    assert [(r.anonymizer, r.rank, r.ties) for r in found.rows] == [
+        ("a", (1, 2), ("a",)), ("b", (1, 2), ("a", "b")), ("none", None, ())
+    ]  # fmt: skip
+    header, _, first, second, *_ = cells([found])
+    place = header.index("Ties")
+    assert (first[place], second[place]) == ("a", "a b")
+
+
+@pytest.mark.parametrize("other", [record("b", 0.3), with_hits("b", [1, 0], [4, 6])])
+def test_rows_that_cannot_be_paired_are_ranked_by_overlap(other: dict[str, Any]) -> None:
+    """A record without hits, or with hits of other people, has no tie groups."""
+
+    def never(hits: Any, subject: Any) -> list[Place]:
+        raise AssertionError("not comparable")
+
+    bodies = [with_hits("a", [0, 0], [4, 5]), other]
+    (found,) = lb.build([parse(json.dumps(b)) for b in bodies], never)
+    assert [r.ties for r in found.rows] == [(), ()]
+
+
+def test_the_core_ranks_rows() -> None:
+    """The ranker of the command line: three rows far apart."""
+    subject = list(range(40))
+    bodies = [with_hits(n, [v] * 40, subject) for n, v in (("a", 0.0), ("b", 0.5), ("c", 1.0))]
+    (found,) = lb.build([parse(json.dumps(b)) for b in bodies], rank_rows)
+    assert [(r.rank, r.ties) for r in found.rows] == [
+        ((1, 1), ("a",)), ((2, 2), ("b",)), ((3, 3), ("c",))
+    ]  # fmt: skip
+
+
+def test_unusual_releases_are_rows_of_their_own() -> None:
+    """Several draws and a shared seed are other releases than the plain one."""
+    rows = table(
+        record("a", 0.1),
+        record("a", 0.2, release={"draws": 4, "fixed_seed": False}),
+        record("a", 0.3, release={"draws": 1, "fixed_seed": True}),
+    ).rows
+    names = [r.anonymizer for r in rows]
+    assert names == ["a", "a (4 draws)", "a (one seed for all images)"]
+
+
+def test_undetected_sources_have_their_own_column() -> None:
+    """The share of probes whose source shows no face to the detector."""
+    body = record("a", 0.1)
+    body["parts"]["probes"] = {"identities": 100, "images": 200, "undetected": 5}
+    header, _, row = cells([table(body)])
+    assert row[header.index("No face in source")] == "0.025"
+    assert "No face in source" not in cells([table(record("a", 0.1))])[0]
+
+
 def test_a_missing_interval_claims_no_rank() -> None:
     """Without an interval nothing can be told apart."""
     bare = record("b", 0.3)
@@ -254,7 +333,7 @@ def test_missing_values_are_blank() -> None:
     blank = {name for name, cell in found.items() if not cell}
     assert blank == {
         "Rank", "Rank-1 ↓", "Chance", "Same-photo rank-1 ↓", "ROC AUC ↓", "Set < 10 ↓",
-        "ms/image ↓", "Peak MiB ↓", "Device"
+        "ms/image ↓", "Peak MiB ↓", "Device",
     }  # fmt: skip
 
 
@@ -281,7 +360,7 @@ def test_controls_and_diagnostics_stand_apart() -> None:
         record("map", 0.2, anonymizer=plugin("map", control="diagnostic")),
     )
     text = lb.render_markdown([found])
-    ranked, apart = text.split("### Controls and diagnostics")
+    ranked, apart = text.split("Controls and diagnostics:")
     assert "| a " in ranked
     assert "| map " not in ranked
     assert "| diagnostic       | map" in apart
@@ -341,7 +420,7 @@ def test_text_from_a_record_is_inert() -> None:
     text = lb.render_markdown(tables)
     plain = lb.render_markdown([table(record())])
     assert len(text.splitlines()) == len(plain.splitlines())
-    assert {len(row) for row in cells(tables)} == {15}
+    assert {len(row) for row in cells(tables)} == {14}
     written = text.split("## ", 1)[1]
     for mark in ("`", "<", "[l]", "](", "https:", "www.", "*b*", "_i_", "@", "\\", "\u202e"):
         assert mark not in written.replace("Set < 10", "").replace("**Warning.**", "").replace(

@@ -282,9 +282,10 @@ def leaderboard(
         Markdown file to write.
     """
     import privbench_leaderboard
+    from privbench.ranking import rank_rows
 
     try:
-        privbench_leaderboard.write(records, out)
+        privbench_leaderboard.write(records, out, rank_rows)
     except privbench_leaderboard.LeaderboardError as error:
         raise PrivbenchError(str(error)) from error
     print(out)

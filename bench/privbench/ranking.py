@@ -8,7 +8,7 @@ for multinomial shares; here the pairs are tested by identity-clustered sign fli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +63,11 @@ def rank_intervals(
     low, high = 1 + better.sum(axis=0), len(better) - better.sum(axis=1)
     groups = tie_groups(~(better | better.T), np.argsort(hits.mean(axis=0), kind="stable"))
     return tuple(Rank(int(a), int(b), g) for a, b, g in zip(low, high, groups, strict=True))
+
+
+def rank_rows(rows: Sequence[Sequence[float]], subject: Sequence[int]) -> tuple[Rank, ...]:
+    """`rank_intervals` of K rows of N hits, as lists: what the leaderboard holds."""
+    return rank_intervals(np.array(rows, dtype=np.float64).T, np.array(subject, dtype=np.int64))
 
 
 def significantly_better(

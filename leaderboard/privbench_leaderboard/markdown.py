@@ -13,15 +13,15 @@ from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.figures import plot
 from privbench_leaderboard.frontier import Interval
 from privbench_leaderboard.records import Number, Stage, load
-from privbench_leaderboard.tables import Row, SummaryTable, build
+from privbench_leaderboard.tables import Ranker, Row, SummaryTable, build
 
 MAX_TEXT = 120
 """Longer text from a record is cut."""
 
 _COLUMNS = (
     ("Rank", "left"),
+    ("Ties", "left"),
     ("Anonymizer", "left"),
-    ("Threat model", "left"),
     ("Rank-1 ↓", "left"),
     ("S", "right"),
     ("Chance", "right"),
@@ -29,7 +29,13 @@ _COLUMNS = (
     ("Same-photo rank-1 ↓", "left"),
     ("ROC AUC ↓", "left"),
     ("Set < 10 ↓", "left"),
+    ("DIR at FPIR 10 % ↓", "left"),
+    ("D_sys ↓", "left"),
+    ("No face in source", "right"),
 )
+_OPTIONAL = {"Ties", "DIR at FPIR 10 % ↓", "D_sys ↓", "No face in source"}
+"""Columns that appear where some row has a value."""
+
 _COSTS = (
     ("ms/image ↓", "right"),
     ("Peak MiB ↓", "right"),
@@ -46,6 +52,12 @@ _UTILITY = (
 """Utilities that have a column wherever some record holds them: `metric/output`, or `metric` for
 its first output."""
 
+_ATTACKER = {
+    "adaptive": "adaptive (may ask the anonymizer about images of its own)",
+    "black-box": "black-box (sees releases, may not ask)",
+    "none": "knows nothing of the anonymizer",
+}
+
 BOUND = (
     "A privacy number is an upper bound on protection under the attacks tried: a better attack "
     "can only show less protection, never more."
@@ -58,19 +70,26 @@ _LEGEND = f"""\
 **Rank-1**: share of released images whose person the attacker names first, among S enrolled
 people, with other photographs of each person as references. **Same-photo**: the very photograph
 that was anonymized is among the references. **Set < 10**: share of images that leave the attacker
-fewer than ten candidates. Utility columns appear where it was measured; **Faces found**: share of
-releases in which a face detector finds a face, which is utility and never privacy; **Attributes
-kept**: share of attributes that a classifier reads off releases rightly; **Downstream**: the same
-of a classifier trained on releases and tested on clean images; **SSIM**: similarity of the release
-to its source. Intervals are 95 %, from resampling identities.
+fewer than ten candidates. **DIR at FPIR 10 %**: share of images whose person is named first and
+above a threshold that one in ten images of people who are not enrolled passes. **D_sys**: how
+linkable releases and people are, from 0 to 1 (`docs/metrics.md`). **No face in source**: share of
+photographs in which the data set's detector found no face; they take part all the same. Utility
+columns appear where it was measured; **Faces found**: share of releases in which a face detector
+finds a face, which is utility and never privacy; **Attributes kept**: share of attributes that a
+classifier reads off releases rightly; **Downstream**: the same of a classifier trained on releases
+and tested on clean images; **SSIM**: similarity of the release to its source. Intervals are 95 %,
+from resampling identities.
 
 A row is one anonymizer against one kind of attacker, and shows the worst case: of all attacks
 that this attacker may run (who may do more may also do less) and of all seeds, the run with the
 highest rank-1. All numbers of the row are that run's; its interval is not widened for having been
-picked as the worst. Ranks count within a threat model; rows whose intervals overlap share a range
-of ranks. Controls and diagnostics stand apart and are not ranked: a positive control leaves the
-person recognisable, a negative control shows somebody else, a diagnostic releases what nobody
-would, to see what it gives away. What was not measured is blank.
+picked as the worst. Ranks count within a threat model, and hold for all rows at once: two rows
+differ where a paired test on the same photographs, which resamples people and is corrected for
+the number of pairs, says so at 5 %; rows that share a letter under **Ties** do not. (Without hits
+of each probe in all records, rows whose intervals overlap share a range of ranks.) Controls and
+diagnostics are not ranked: a positive control leaves the person recognisable, a negative control
+shows somebody else, a diagnostic releases what nobody would, to see what it gives away. What was
+not measured is blank.
 """
 
 
@@ -109,17 +128,20 @@ def render_markdown(
     return "\n".join(parts)
 
 
-def write(records: Path | str, out: Path | str) -> tuple[SummaryTable, ...]:
+def write(
+    records: Path | str, out: Path | str, ranker: Ranker | None = None
+) -> tuple[SummaryTable, ...]:
     """Recompute the board from a folder of records, and beside it a plot of each table.
 
     Args:
         records: folder that holds record files, at any depth.
         out: Markdown file to write.
+        ranker: compares rows probe by probe; see `build`.
 
     Raises:
         LeaderboardError: see `load` and `build`; or the file cannot be written.
     """
-    tables = build(load(records))
+    tables = build(load(records), ranker)
     path = Path(out)
     plots = {}
     if path.is_dir():
@@ -145,23 +167,33 @@ def _section(table: SummaryTable, image: str) -> str:
         *_COSTS,
     ]
 
+    cells = {id(row): _cells(row, [n for n, _ in utilities]) for row in table.rows}
+    used = [
+        i
+        for i, (name, _) in enumerate(columns)
+        if name not in _OPTIONAL or any(row[i] for row in cells.values())
+    ]
+
     def grid(rows: Sequence[Row]) -> str:
         return tabulate(
-            [_cells(row, [n for n, _ in utilities]) for row in rows],
-            headers=[name for name, _ in columns],
+            [[cells[id(row)][i] for i in used] for row in rows],
+            headers=[columns[i][0] for i in used],
             tablefmt="github",
-            colalign=[side for _, side in columns],
+            colalign=[columns[i][1] for i in used],
             disable_numparse=True,  # or an id such as 1e3 would become a number
         )
 
     parts = [f"## {escape(table.protocol)} v{table.version} on {escape(table.data)}", ""]
     ranked, apart = ([r for r in table.rows if bool(r.control) == c] for c in (False, True))
-    if ranked:
-        parts += [grid(ranked), ""]
-    if image:
-        parts += [f"![Worst-case rank-1 against utility]({image})", ""]
-    if apart:
-        parts += ["### Controls and diagnostics", "", grid(apart), ""]
+    models = list(dict.fromkeys(row.threat_model for row in table.rows))
+    for i, model in enumerate(models):
+        parts += [f"### Attacker: {_ATTACKER[model]}", ""]
+        for rows in (ranked, apart):
+            if shown := [row for row in rows if row.threat_model == model]:
+                parts += ["Controls and diagnostics:", ""] if rows is apart else []
+                parts += [grid(shown), ""]
+        if image and not i:
+            parts += [f"![Worst-case rank-1 against utility]({image})", ""]
     warnings = [f"> **Warning.** {_inert(text)}\n" for text in table.warnings]
     return "\n".join([*parts, _facts(table), *_controls(table), *warnings])
 
@@ -196,8 +228,8 @@ def _controls(table: SummaryTable) -> list[str]:
 def _cells(row: Row, utilities: Sequence[str]) -> list[str]:
     return [
         _rank(row),
+        escape(" ".join(row.ties)),
         escape(row.anonymizer),
-        row.threat_model,
         estimate(row.rank1),
         "" if row.people is None else str(row.people),
         number(row.rank1.chance) if row.rank1 else "",
@@ -205,6 +237,9 @@ def _cells(row: Row, utilities: Sequence[str]) -> list[str]:
         estimate(row.same_photo),
         estimate(row.auc),
         estimate(row.small_set),
+        estimate(row.open_set),
+        estimate(row.linkability),
+        number(row.undetected),
         *(estimate(row.utility.get(name)) for name in utilities),
         _milliseconds(row.stage),
         f"{row.stage.peak_bytes / 2**20:.0f}" if row.stage else "",

@@ -9,9 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from privbench_leaderboard.errors import LeaderboardError
 
@@ -77,10 +85,31 @@ class Data(_Model):
 
 
 class Part(_Model):
-    """How many people and images played a part."""
+    """How many people and images played a part, and in how many images no face was found."""
 
     identities: int
     images: int
+    undetected: NonNegativeInt | None = None
+
+
+class Release(_Model):
+    """How the release was drawn."""
+
+    draws: PositiveInt = 1
+    fixed_seed: bool = False
+
+
+class Hits(_Model):
+    """Rank-1 of each probe on the primary trial, and whose it is."""
+
+    subject: tuple[int, ...]
+    rank1: tuple[FiniteFloat, ...]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.subject) != len(self.rank1):
+            raise ValueError("hits need one subject each")
+        return self
 
 
 class Summary(_Model):
@@ -113,6 +142,8 @@ class Entry(_Model):
     estimates: dict[str, dict[str, list[Number]]]
     utility: dict[str, list[Number]]
     timing: list[Stage]
+    release: Release = Release()
+    hits: Hits | None = None
 
     def number(self, trial: str, metric: str, name: str) -> Number | None:
         """An estimate from identification evidence, or None where the record has none."""

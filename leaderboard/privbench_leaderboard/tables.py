@@ -6,15 +6,26 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.records import Control, Entry, Number, Plugin, Stage, ThreatModel
+from privbench_leaderboard.records import (
+    Control,
+    Entry,
+    Hits,
+    Number,
+    Plugin,
+    Release,
+    Stage,
+    ThreatModel,
+)
 
 RANKED_BY = ("identification", "rank-1")
 """Metric and output whose worst case over attacks ranks the rows; lower protects better."""
 
 SMALL_SET = ("k-anonymity", "set<10")
+OPEN_SET = ("open-set", "dir@fpir=0.1")
+LINKABILITY = ("linkability", "d-sys")
 
 _POWER: Mapping[ThreatModel, int] = {"none": 0, "black-box": 1, "adaptive": 2}
 
@@ -32,11 +43,16 @@ class Row:
         anonymizer: id, followed by what distinguishes it from other rows of the same id.
         control: `positive` or `negative` for a control, `diagnostic`; none of them is ranked.
         threat_model: what the attacker may know.
-        rank: best and worst rank that the intervals allow, None for a control or a missing value.
+        rank: best and worst rank that the data allow, None for a control or a missing value.
+        ties: letters of its tie groups; rows that share none differ significantly. Empty where
+            the rows cannot be compared probe by probe.
         rank1: rank-1 on the primary trial.
         same_photo: rank-1 with the probe's own source photo in the gallery.
         auc: ROC AUC on the primary trial.
         small_set: share of probes whose anonymity set is smaller than 10.
+        open_set: detection and identification rate at a false positive rate of 10 %.
+        linkability: D_sys.
+        undetected: share of probes in whose source no face was found, None where nobody looked.
         people: enrolled identities S.
         attack: the attack that did it.
         attacks: how many attacks were tried.
@@ -45,6 +61,7 @@ class Row:
         stage: timing of anonymizing the probes.
         dtype: it computed with.
         probes: N.
+        hits: rank-1 of each probe.
     """
 
     anonymizer: str
@@ -55,6 +72,9 @@ class Row:
     same_photo: Number | None
     auc: Number | None
     small_set: Number | None
+    open_set: Number | None
+    linkability: Number | None
+    undetected: float | None
     people: int | None
     attack: str
     attacks: int
@@ -63,6 +83,31 @@ class Row:
     stage: Stage | None
     dtype: str
     probes: int | None
+    hits: Hits | None = None
+    ties: tuple[str, ...] = ()
+
+
+class Ranked(Protocol):
+    """The place of one row among its rivals."""
+
+    @property
+    def low(self) -> int:
+        """Best rank that the data allow, 1 for the best protection."""
+        ...
+
+    @property
+    def high(self) -> int:
+        """Worst rank."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Letters of its tie groups."""
+        ...
+
+
+Ranker = Callable[[Sequence[Sequence[float]], Sequence[int]], Sequence[Ranked]]
+"""Rank-1 of K rows on the same N probes, row by row, and the N identities, to K places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +139,11 @@ class SummaryTable:
     ranked_by: str = RANKED_BY[1]
 
 
-def build(entries: Iterable[Entry]) -> tuple[SummaryTable, ...]:
+def build(entries: Iterable[Entry], ranker: Ranker | None = None) -> tuple[SummaryTable, ...]:
     """Tables from entries, in whatever order they come.
+
+    With a ranker, rows that hold hits on the same probes are ranked by paired comparisons;
+    otherwise by whether their intervals overlap, which says less.
 
     One table per protocol name, protocol version and data set digest. Within a table a row
     shows its worst case: of all attacks that its threat model allows (an attacker who may do
@@ -106,10 +154,10 @@ def build(entries: Iterable[Entry]) -> tuple[SummaryTable, ...]:
             trial is the primary one.
     """
     groups = _group(entries, lambda e: (e.protocol.name, e.protocol.version, e.dataset.digest))
-    return tuple(_table(groups[key]) for key in sorted(groups))
+    return tuple(_table(groups[key], ranker) for key in sorted(groups))
 
 
-def _table(entries: Sequence[Entry]) -> SummaryTable:
+def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
     protocol = entries[0].protocol
     name = f"{protocol.name} v{protocol.version}"
     if len({_canonical(e.protocol.model_dump()) for e in entries}) > 1:
@@ -121,13 +169,14 @@ def _table(entries: Sequence[Entry]) -> SummaryTable:
         raise LeaderboardError(f"Records of protocol {name} disagree on the primary trial.")
     allowed = [e for e in entries if e.attack.control is None]
     labels = _labels(e.anonymizer for e in allowed)
+    released = {_subject(e): labels[_ref(e.anonymizer)] + _drawn(e.release) for e in allowed}
     attacks = _labels(e.attack for e in allowed)
     rows = []
     for subject in _group(allowed, _subject).values():
         for model in {e.threat_model for e in subject}:
             tried = [e for e in subject if _POWER[e.threat_model] <= _POWER[model]]
-            rows.append(_row(model, tried, labels, attacks))
-    ranked = _ranked(rows)
+            rows.append(_row(model, tried, released, attacks))
+    ranked = _ranked(rows, ranker)
     return SummaryTable(
         protocol=protocol.name,
         version=protocol.version,
@@ -157,7 +206,7 @@ def _row(
     gallery = worst.parts.get("gallery")
     by = _ref(worst.attack)
     return Row(
-        anonymizer=labels[_ref(worst.anonymizer)],
+        anonymizer=labels[_subject(worst)],
         control=worst.anonymizer.control,
         threat_model=model,
         rank=None,
@@ -165,6 +214,9 @@ def _row(
         same_photo=worst.number(f"{trial}+source", *RANKED_BY),
         auc=worst.number(trial, "verification", "auc"),
         small_set=worst.number(trial, *SMALL_SET),
+        open_set=worst.number(trial, *OPEN_SET),
+        linkability=worst.number(trial, *LINKABILITY),
+        undetected=_missed(worst),
         people=gallery.identities if gallery else None,
         attack=attacks[by],
         attacks=len({_ref(e.attack) for e in tried}),
@@ -173,7 +225,20 @@ def _row(
         stage=worst.anonymize_stage(),
         dtype=worst.dtype,
         probes=rank1.n if rank1 else None,
+        hits=worst.hits,
     )
+
+
+def _missed(entry: Entry) -> float | None:
+    part = entry.parts.get("probes")
+    return None if part is None or part.undetected is None else part.undetected / part.images
+
+
+def _drawn(release: Release) -> str:
+    """What is unusual about a release."""
+    draws = [f"{release.draws} draws"] if release.draws > 1 else []
+    seeds = ["one seed for all images"] if release.fixed_seed else []
+    return f" ({', '.join(draws + seeds)})" if draws or seeds else ""
 
 
 def _utility(entry: Entry) -> dict[str, Number]:
@@ -181,20 +246,33 @@ def _utility(entry: Entry) -> dict[str, Number]:
     return named | {m: numbers[0] for m, numbers in entry.utility.items() if numbers}
 
 
-def _ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows in the order of the table, with the range of ranks that their intervals allow."""
+def _ranked(rows: Iterable[Row], ranker: Ranker | None) -> tuple[Row, ...]:
+    """Rows in the order of the table, with the range of ranks that the data allow."""
     ordered = sorted(rows, key=_place)
-    rivals = _group((r for r in ordered if _contends(r)), lambda r: r.threat_model)
-    return tuple(
-        _with_rank(row, rivals[row.threat_model]) if _contends(row) else row for row in ordered
-    )
+    placed: dict[int, Row] = {}
+    for rivals in _group((r for r in ordered if _contends(r)), lambda r: r.threat_model).values():
+        placed |= zip(map(id, rivals), _places(rivals, ranker), strict=True)
+    return tuple(placed.get(id(row), row) for row in ordered)
 
 
 def _contends(row: Row) -> bool:
     return row.control is None and _value(row.rank1) is not None
 
 
-def _with_rank(row: Row, rivals: Sequence[Row]) -> Row:
+def _places(rivals: Sequence[Row], ranker: Ranker | None) -> list[Row]:
+    """Rivals with their ranks: from paired comparisons where that is possible."""
+    hits = [row.hits for row in rivals if row.hits is not None]
+    paired = len(hits) == len(rivals) and len({h.subject for h in hits}) == 1
+    if ranker is None or not paired:
+        return [_by_overlap(row, rivals) for row in rivals]
+    places = ranker([h.rank1 for h in hits], hits[0].subject)
+    return [
+        replace(row, rank=(place.low, place.high), ties=tuple(place.groups))
+        for row, place in zip(rivals, places, strict=True)
+    ]
+
+
+def _by_overlap(row: Row, rivals: Sequence[Row]) -> Row:
     low, high = _interval(row.rank1)
     better = sum(_interval(r.rank1)[1] < low for r in rivals)
     worse = sum(_interval(r.rank1)[0] > high for r in rivals)
@@ -275,7 +353,7 @@ def _chance(row: Row) -> float | None:
 
 def _subject(entry: Entry) -> str:
     """What makes two records speak of the same anonymizer."""
-    return _canonical([_ref(entry.anonymizer), entry.dtype])
+    return _canonical([_ref(entry.anonymizer), entry.dtype, entry.release.model_dump()])
 
 
 def _ref(plugin: Plugin) -> str:
