@@ -16,9 +16,9 @@ PLUGINS = ROOT / "plugins" / "privbench_plugins"
 LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
     "errors", "spec", "progress", "types", "hookspecs", "keys", "registry", "data", "evidence",
-    "store", "timing", "stats", "paired", "ranking", "record", "ladder", "timing_record", "plan",
-    "session", "release", "scoring", "results", "measure", "execute", "api", "studyfile",
-    "pictures", "summary", "study", "__init__", "testing", "show", "cli",
+    "store", "timing", "stats", "large", "paired", "ranking", "record", "ladder", "timing_record",
+    "plan", "session", "release", "scoring", "results", "measure", "execute", "api", "studyfile",
+    "pictures", "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {"errors", "spec", "progress", "types", "hookspecs", "keys", "data", "timing"}
 PUBLIC = {f"privbench.{n}" for n in ("Config", "NoConfig", "PluginSpec", "Tags", "hookimpl")}
