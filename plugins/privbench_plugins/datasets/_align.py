@@ -68,19 +68,20 @@ def warp(pixels: Tensor, moves: Complexes, side: int) -> Tensor:
     Returns:
         (N, 3, side, side) uint8.
     """
-    n = len(pixels)
-    fine = (np.arange(side * _OVER) + 0.5) / _OVER - 0.5
-    at = (fine[None, :] + 1j * fine[:, None] - moves[:, 1, None, None]) / moves[:, 0, None, None]
     height, width = pixels.shape[-2:]
-    x, y = 2 * (at.real + 0.5) / width - 1, 2 * (at.imag + 0.5) / height - 1
-    grid = torch.from_numpy(np.stack([x, y], -1)).float()
+    back, half = 1 / moves[:, 0], side / 2
+    middle = back * ((half - 0.5) * (1 + 1j) - moves[:, 1])  # where the square's middle comes from
+    across = np.stack([half * back.real, -half * back.imag, middle.real + 0.5], 1) * 2 / width
+    down = np.stack([half * back.imag, half * back.real, middle.imag + 0.5], 1) * 2 / height
+    theta = torch.from_numpy(np.stack([across, down], 1) - [0, 0, 1]).float()
     levels = np.floor(-np.log2(np.abs(moves[:, 0]))).clip(0, np.log2(min(height, width)))
-    out = torch.empty(n, 3, side, side, dtype=torch.uint8)
+    out = torch.empty(len(pixels), 3, side, side, dtype=torch.uint8)
     for level in np.unique(levels):
         rows = torch.from_numpy(np.flatnonzero(levels == level))
+        grid = F.affine_grid(theta[rows], [len(rows), 3, side * _OVER, side * _OVER], False)
         small = (height // 2 ** int(level), width // 2 ** int(level))
         image = F.interpolate(pixels[rows], small, mode="bilinear", antialias=True).float()
-        found = F.grid_sample(image, grid[rows], padding_mode="border", align_corners=False)
+        found = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
         out[rows] = F.avg_pool2d(found, _OVER).round_().to(torch.uint8)
     return out
 

@@ -86,7 +86,7 @@ class Photos:
             for shape in np.unique(shapes, axis=0):  # images of one size go together
                 where = np.flatnonzero((shapes == shape).all(1))
                 stack = torch.from_numpy(np.stack([images[i] for i in where]))
-                framed = self._framed(rows[where], stack.permute(0, 3, 1, 2).contiguous())
+                framed = self._framed(rows[where], stack.permute(0, 3, 1, 2))
                 out[torch.from_numpy(start + where)] = framed
         return out
 
