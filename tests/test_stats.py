@@ -17,7 +17,7 @@ from privbench_plugins.metrics._kanonymity import AnonymitySets
 from privbench_plugins.metrics._linkability import Linkability
 from privbench_plugins.metrics._openset import OpenSetRates
 from privbench_plugins.metrics._operating import OperatingPoint
-from privbench_plugins.metrics._verification import Verification
+from privbench_plugins.metrics._verification import ErrorTradeoff, Verification
 
 
 class Mean:
@@ -145,6 +145,24 @@ def test_boundary_is_clopper_pearson_over_identities(value: float) -> None:
     (e,) = stats.bootstrap(Mean(), np.full((200, 1), value), subject, shares(1), np.zeros(1))
     expected = binomtest(int(40 * value), 40).proportion_ci(0.95, "exact")
     assert (e.value, e.low, e.high) == pytest.approx((value, expected.low, expected.high))
+
+
+def test_the_end_of_the_range_is_no_certainty() -> None:
+    """FNMR of 1 at a low FMR: that a few resamples differ does not make the interval narrower."""
+    rng = np.random.default_rng(0)
+    scores = rng.random((100, 100))
+    subject = np.arange(100)
+    scores[subject, subject] = 0.5
+    scores[0, 0] = np.sort(scores[~np.eye(100, dtype=bool)])[-101]  # 100 of 9,900 are above
+    metric = ErrorTradeoff((0.01,))
+    evidence = Identification(scores, subject, subject)
+    rows, outputs = metric.rows(evidence), metric.outputs(evidence)
+    weights = stats.cluster_weights(subject, 2000, seed=0)
+    below = (metric.reduce(rows, weights) < 1).mean()
+    (e,) = stats.bootstrap(metric, rows, subject, outputs, metric.chance(evidence))
+    print(f"{below:.3f} of resamples below 1")
+    assert 0 < below < 0.5
+    assert (e.value, e.low, e.high) == pytest.approx((1, 0.025 ** (1 / 100), 1))
 
 
 def test_boundary_of_an_open_set_counts_mated_people() -> None:
@@ -362,6 +380,30 @@ def test_coverage_of_scores_at_study_size() -> None:
     off = {name: found[name][0] for name in CLAIMED if not 0.93 <= found[name][0] <= 0.97}
     assert off == {}
     assert found["d-sys"][2] > 0
+
+
+def test_d_sys_near_no_link_is_not_covered() -> None:
+    """A histogram's D_sys is biased upward: without a link its interval misses the truth, 0.
+
+    It lies at the permutation null instead, which is why that is its chance level.
+    """
+    metric = Linkability(1.0, 100, 100)
+    values, lows, nulls = [], [], []
+    for seed in range(40):
+        subject = np.repeat(np.arange(100), 3)
+        scores = np.random.default_rng(seed).normal(size=(300, 100))
+        noise = Identification(scores, subject, subject)
+        chance = metric.chance(noise)
+        (e,) = stats.bootstrap(
+            metric, metric.rows(noise), noise.subject, metric.outputs(noise), chance, 400
+        )
+        assert e.value is not None
+        assert e.low is not None
+        values.append(e.value)
+        lows.append(e.low)
+        nulls.append(chance[0])
+    assert np.mean(np.array(lows) <= 0) < 0.5
+    assert np.mean(values) == pytest.approx(np.mean(nulls), abs=0.01)
 
 
 def test_resampling_images_alone_covers_too_little() -> None:

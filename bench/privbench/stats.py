@@ -97,7 +97,8 @@ def bootstrap(
 
     Boundary: where every identity gives the same value (rank-1 of exactly 1, or of 0), all
     resamples agree and the interval would be a point. For a share it then is
-    `unseen_share_interval`; for other units, which have no known range, it is None.
+    `unseen_share_interval`, and no narrower wherever the value is an end of the range (an error
+    rate of 1 at a threshold that moves); for other units, which have no known range, it is None.
 
     Args:
         metric: reduces `rows`.
@@ -292,11 +293,13 @@ def _estimates(
         value = point[m]
         interval = None
         if not np.isnan(value):
-            if still[m]:
-                if output.unit == "share":
-                    interval = unseen_share_interval(value, counted, bounds, level)
-            else:
+            if not still[m]:
                 interval = _bca(value, replicates[:, m], without[:, m], level)
+            at_end = min(abs(value - bound) for bound in bounds) <= _SAME
+            if output.unit == "share" and (still[m] or at_end):
+                edge = unseen_share_interval(value, counted, bounds, level)
+                both = [edge, *([interval] if interval else [])]
+                interval = min(low for low, _ in both), max(high for _, high in both)
         low, high = interval or (None, None)
         estimates.append(
             Estimate(
