@@ -1,8 +1,8 @@
 """Who is better than whom: intervals of ranks, tie groups, and the worst case over attacks.
 
-Rank intervals follow Klein, Wright and Wieczorek (JRSS A 183, 2020) and Mogstad, Romano, Shaikh
+Rank intervals follow Klein, Wright and Wieczorek (JRSS C 69, 2020) and Mogstad, Romano, Shaikh
 and Wilhelm (Review of Economic Studies 91, 2024): count whom a row is significantly worse and
-better than. Holm over all pairs makes them hold for all rows at once, as in Bazylik et al. (2022)
+better than. Holm over all pairs makes them hold for all rows at once, as in Bazylik et al. (2021)
 for multinomial shares; here the pairs are tested by identity-clustered sign flips.
 """
 
