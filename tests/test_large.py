@@ -345,6 +345,8 @@ def test_what_cannot_be_matched() -> None:
     for one, names, other, message in cases:
         with pytest.raises(DataError, match=message):
             large.match(one, names, other)
+    with pytest.raises(DataError, match="50 rows of features and 40 subjects"):
+        by_subject(gallery, enrolled[:40])
     for bins in (0, 1, 100):
         with pytest.raises(DataError, match="power of two"):
             large.match(probes, asked, stream, bins=bins)

@@ -12,8 +12,9 @@ them. Hence
   1e-7, and with them the order of scores that are as close as that.
 
 Only the tiles that hold a mated pair are multiplied twice: probes and gallery are in the order
-of their subjects, so these lie on a diagonal. Memory grows with the probes, not with the
-comparisons.
+of their subjects, so these lie on a diagonal. Memory grows with the probes and the mated
+comparisons, not with all of them. Float32 means float32: torch's matmul precision must be
+"highest", as it is by default.
 """
 
 from __future__ import annotations
@@ -104,7 +105,15 @@ def by_subject(features: Any, subject: Ints, block: int = GALLERY) -> Stream:
             memory map, a tensor, a slice of a safetensors file.
         subject: (G,) int64.
         block: rows that are read at once; does not change any result.
+
+    Raises:
+        DataError: not one subject for each row.
     """
+    if len(features) != len(subject):
+        raise DataError(
+            f"The gallery has {len(features)} rows of features and {len(subject)} subjects; "
+            "expected one subject for each row."
+        )
     order = np.argsort(subject, kind="stable")
     ordered = bool((order == np.arange(len(order))).all())
 

@@ -71,17 +71,10 @@ def match_files(
                 f"No subject of {probes} is in {gallery}; expected one mated probe at least. "
                 "Both files must number people alike."
             )
-        features = other.get_slice("features")
-        rows = features.get_shape()
-        if rows[:1] != list(enrolled.shape):
-            raise DataError(
-                f"{gallery} has features of shape {rows} and {len(enrolled)} subjects; "
-                "expected one subject for each row."
-            )
         return match(
             one.get_tensor("features"),
             asked,
-            by_subject(_Rows(features), enrolled),
+            by_subject(_Rows(other.get_slice("features")), enrolled),
             device=pick_device(device),
             reporter=reporter,
         )
@@ -186,6 +179,10 @@ class _Rows:
 
     def __init__(self, features: Any) -> None:
         self._features = features
+
+    def __len__(self) -> int:
+        rows, *_ = self._features.get_shape()
+        return int(rows)
 
     def __getitem__(self, rows: slice | Ints) -> Any:
         index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
