@@ -27,7 +27,7 @@ from privbench.errors import ConfigError, DataError
 from privbench.registry import load_registry, make_config
 from privbench_plugins.datasets import _hub
 from privbench_plugins.datasets._align import similarity, square, template, warp
-from privbench_plugins.datasets._decode import decode
+from privbench_plugins.datasets._decode import decode, each
 from privbench_plugins.datasets._photos import LISTED, Photos
 
 SHIPPED = Path(privbench_plugins.__file__).parent / "assets" / "synthfaces"
@@ -199,6 +199,34 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
         (root / "person-0" / f"{i}.txt").write_bytes(b"")
     told = data("folder", path=str(root)).facts["left_out"]
     assert (told["files"], len(told["first"])) == (LISTED + 5, LISTED)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000"])
+def test_damage_is_refused_and_never_a_crash(form: str) -> None:
+    """Files with bytes changed or missing decode to an image, or raise `DataError`."""
+    whole = np.frombuffer(encoded(noise(0), form), np.uint8)
+
+    def outcome(seed: int) -> str:
+        rng, file = np.random.default_rng(seed), whole.copy()
+        file[rng.integers(0, min(len(file), (100, len(file))[seed % 2]), 4)] = rng.integers(0, 256)
+        try:
+            decode("x", file[: len(file) if seed % 3 else rng.integers(0, len(file))].tobytes())
+        except DataError:
+            return "refused"
+        return "read"
+
+    assert "refused" in each(outcome, range(100))
+
+
+def test_damaged_exif_costs_only_the_orientation(tmp_path: Path) -> None:
+    """The photograph itself is whole: it is read, and Pillow's warning is no error."""
+    root = write_people(tmp_path)
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x05" + b"\x01\x12\0\x03\0\0\0\x01\xff\xff\xff\xff"
+    file = encoded(noise(80), "JPEG", exif=broken)
+    (root / "person-0" / "exif.jpg").write_bytes(file)
+    found = data("folder", path=str(root))
+    assert "person-0/exif.jpg" in found.keys
+    assert found.facts["left_out"]["files"] == 0
 
 
 # --- folders and tables ------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def decode(name: str, data: bytes, longest: int = LONGEST) -> NDArray[np.uint8]:
 
 def each(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
     """`function` of each item in order, on all cores: decoders release the interpreter's lock."""
-    with _huge_images_raise(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _judged_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, items))
 
 
@@ -105,8 +105,11 @@ def _rgb(name: str, image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _huge_images_raise() -> Iterator[None]:
-    """Pillow warns of large headers before anything is decoded; here that is an error."""
+def _judged_warnings() -> Iterator[None]:
+    """Pillow only warns of huge headers, which is an error here; damaged EXIF data costs an image
+    its orientation and no more. Filters belong to the process: set them outside the threads.
+    """
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
