@@ -75,6 +75,7 @@ def estimates_of(
                 plugin.chance(e),
                 resamples=plan.preset.resamples,
                 seed=stage_seed(plan.study.seed, "bootstrap"),
+                decisive=e.mated >= 0 if isinstance(e, OpenSet) else None,
             )
     return result
 

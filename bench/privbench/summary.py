@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from privbench.keys import stage_seed
-from privbench.ladder import verdict
+from privbench.ladder import ladders, verdict
 from privbench.paired import FLIPS, differences, holm
 from privbench.record import Record
 from privbench.studyfile import StudyFile, Variant
@@ -18,6 +18,8 @@ Hits = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 
 RANK1 = ("identification", "rank-1")
 AUC = ("verification", "auc")
+DIR = ("open-set", "dir@fpir=0.1")
+D_SYS = ("linkability", "d-sys")
 
 
 def summarise(
@@ -43,6 +45,7 @@ def summarise(
             "error": error,
             "control": records[0].anonymizer.control if records else None,
             "attacks": [_attack(record, study.k, metrics) for record in records],
+            "worst_case": _worst_case(records),
         }
         for variant, records, error in rows
     ]
@@ -69,7 +72,11 @@ def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
         rank1 = _named(found.get(RANK1[0], []), RANK1[1])
         if rank1 is not None:
             trials[trial] = _shown(rank1) | {"verdict": verdict(rank1.low, rank1.high, people, k)}
-    auc = _named(record.estimates[record.primary_trial].get(AUC[0], []), AUC[1])
+    primary = record.estimates[record.primary_trial]
+    single = {
+        title: _named(primary.get(metric, []), name)
+        for title, (metric, name) in {"auc": AUC, "dir": DIR, "d_sys": D_SYS}.items()
+    }
     stage = f"{record.anonymizer.id}: probes"
     timing = next((t for t in record.timing if t["stage"] == stage), {})
     return {
@@ -80,7 +87,9 @@ def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
         "record": f"{record.name}.json",
         "trials": trials,
         "worst": _worst([t["verdict"] for t in trials.values()]),
-        "auc": _shown(auc) if auc else None,
+        **{title: _shown(number) if number else None for title, number in single.items()},
+        "queries": record.oracle_queries,
+        "det": _curve(primary.get("det", []), "det-"),
         "utility": [
             {"metric": metric, "name": e.name} | _shown(e)
             for metric in metrics
@@ -89,6 +98,18 @@ def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
         "ms_per_image": timing.get("summary", {}).get("median_ms_per_image"),
         "device": timing.get("device", {}),
     }
+
+
+def _worst_case(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Rank-1 of the strongest of all attacks that are no controls, its interval included."""
+    worst = ladders(records)[0].worst if records else None
+    return _shown(worst) if worst else None
+
+
+def _curve(numbers: Sequence[Estimate], prefix: str) -> list[list[float]]:
+    """Points (x, value) of a metric whose outputs are called `prefix` and x."""
+    found = [(float(n.name.removeprefix(prefix)), n.value) for n in numbers]
+    return [[x, y] for x, y in found if y is not None]
 
 
 def _worst(verdicts: Sequence[str]) -> str:

@@ -77,6 +77,8 @@ class Attacked(_Model):
 
     Attributes:
         worst: verdict over all trials.
+        dir: detection and identification rate at a false positive rate of 10 %.
+        det: (false match rate, false non-match rate) on the primary trial.
     """
 
     attack: str
@@ -85,6 +87,11 @@ class Attacked(_Model):
     trials: dict[str, Trial]
     worst: Verdict
     auc: Shown | None
+    dir: Shown | None = None
+    d_sys: Shown | None = None
+    threat_model: str = ""
+    queries: int = 0
+    det: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
     utility: tuple[Utility, ...]
     ms_per_image: FiniteFloat | None
     device: dict[str, str]
@@ -99,7 +106,11 @@ class Attacked(_Model):
 
 
 class Variant(_Model):
-    """A row of the study."""
+    """A row of the study.
+
+    Attributes:
+        worst_case: rank-1 of the strongest attack that is no control, primary trial.
+    """
 
     label: str
     group: Group
@@ -107,6 +118,7 @@ class Variant(_Model):
     error: str
     control: str | None
     attacks: tuple[Attacked, ...]
+    worst_case: Shown | None = None
 
     def hardest(self, trial: str) -> Attacked | None:
         """The result of the attack, controls aside, with the highest rank-1 on a trial."""
@@ -187,6 +199,17 @@ class Study(_Model):
     absent_metrics: tuple[str, ...]
     definition: Definition
     results: Results
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The attacks, weakest first by their mean rank-1, controls last; empty if only one."""
+        trial = self.results.primary_trial
+        found: dict[tuple[bool, str], list[float]] = {}
+        for attacked in (a for v in self.results.variants for a in v.attacks if trial in a.trials):
+            name = (attacked.control is not None, attacked.attack)
+            found.setdefault(name, []).append(attacked.trials[trial].value or 0.0)
+        ordered = sorted(found, key=lambda key: (key[0], sum(found[key]) / len(found[key])))
+        return tuple(name for _, name in ordered) if len(ordered) > 1 else ()
 
     def rows(self, *groups: Group) -> list[tuple[Variant, Attacked, Trial]]:
         """Finished variants of some groups, with their hardest attack on the primary trial."""

@@ -43,7 +43,7 @@ def plot_sweeps(study: Study, out: Path) -> bool:
     settings = list(dict.fromkeys(s.setting for s in sweeps))
     colours = _colours(study)
     widths = [max(len(s.points) for s in sweeps if s.setting == name) + 2 for name in settings]
-    figure = _figure(4.2 + 2.4 * len(settings), 4)
+    figure = new_figure(4.2 + 2.4 * len(settings), 4)
     panels = figure.subplots(1, len(settings), sharey=True, squeeze=False, width_ratios=widths)
     for axes, setting in zip(panels[0], settings, strict=True):
         mine = [s for s in sweeps if s.setting == setting]
@@ -61,7 +61,7 @@ def plot_sweeps(study: Study, out: Path) -> bool:
         axes.set_xlabel(setting.replace("_", " "), parse_math=False)
         axes.margins(x=0.04)
     panels[0][0].set_ylabel(f"rank-1, {study.results.primary_trial} ↓ better protected")
-    _save(figure, out)
+    save_figure(figure, out)
     return True
 
 
@@ -95,7 +95,7 @@ def plot_frontier(study: Study, out: Path) -> tuple[str, ...]:
         for s in study.results.sweeps
         for p in s.points
     }
-    figure = _figure(8, 4.6 * len(utilities))
+    figure = new_figure(8, 4.6 * len(utilities))
     panels = figure.subplots(len(utilities), 1, squeeze=False)[:, 0]
     pending = []
     for axes, name in zip(panels, utilities, strict=True):
@@ -117,7 +117,7 @@ def plot_frontier(study: Study, out: Path) -> tuple[str, ...]:
     _legend(panels[0])
     for axes, dots in pending:
         frontier.label_dots(axes, dots)
-    _save(figure, out)
+    save_figure(figure, out)
     return tuple(utilities)
 
 
@@ -200,7 +200,8 @@ def _known(attacked: Attacked, name: str) -> bool:
     return utility is not None and utility.value is not None
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, inches, that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -209,7 +210,12 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write a PNG that has the same bytes every time.
+
+    Raises:
+        LeaderboardError: the file cannot be written.
+    """
     try:
         figure.savefig(out, format="png", metadata={"Software": None})
     except OSError as error:

@@ -9,12 +9,21 @@ from pathlib import Path
 from tabulate import tabulate
 
 from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.ladder_figures import plot_det, plot_ladder
 from privbench_leaderboard.markdown import BOUND, escape, estimate, number
 from privbench_leaderboard.studies import Attacked, Study, Utility, Variant, load_study
 from privbench_leaderboard.study_figures import plot_frontier, plot_sweeps
 from privbench_leaderboard.study_words import sentences
 
 SWEEPS, FRONTIER, PICTURE = "sweeps.png", "frontier.png", "people.jpg"
+LADDER, DET = "ladder.png", "det.png"
+
+_DET = (
+    "Each release against its own person (mated) and against everyone else, under the attack with "
+    "the highest rank-1. A lower curve gives more away."
+)
+_OPTIONAL = {"DIR at FPIR 10 % ↓", "D_sys ↓"}
+"""Columns that appear where some row has a value."""
 
 _OTHER = ("few-ref", "single-ref", "few-ref+source", "single-ref+source")
 
@@ -30,9 +39,14 @@ def write_study(folder: Path | str) -> Path:
     """
     root = Path(folder)
     study = load_study(root / "study.json")
-    swept = plot_sweeps(study, root / SWEEPS)
-    front = plot_frontier(study, root / FRONTIER)
-    text = render_study(study, swept, bool(front), (root / PICTURE).is_file())
+    text = render_study(
+        study,
+        sweeps=plot_sweeps(study, root / SWEEPS),
+        front=bool(plot_frontier(study, root / FRONTIER)),
+        picture=(root / PICTURE).is_file(),
+        ladder=plot_ladder(study, root / LADDER),
+        det=plot_det(study, root / DET),
+    )
     path = root / "README.md"
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
@@ -41,13 +55,22 @@ def write_study(folder: Path | str) -> Path:
     return path
 
 
-def render_study(study: Study, sweeps: bool, front: bool, picture: bool) -> str:
+def render_study(
+    study: Study,
+    sweeps: bool = False,
+    front: bool = False,
+    picture: bool = False,
+    ladder: bool = False,
+    det: bool = False,
+) -> str:
     """The page as Markdown. Names from `study.json` are escaped.
 
     Args:
         sweeps: there is a plot of the sweeps.
         front: there is a frontier plot.
         picture: there is a picture grid.
+        ladder: there is a plot of the attacks.
+        det: there is a plot of detection error tradeoffs.
     """
     asked = study.definition
     form = " --quick" if study.quick else ""
@@ -72,6 +95,11 @@ def render_study(study: Study, sweeps: bool, front: bool, picture: bool) -> str:
         ]
     if picture:
         parts += ["## Pictures", f"![Sources and what each method released]({PICTURE})"]
+    if study.ladder:
+        parts += ["## The ladder of attacks", _ladder_table(study), _ladder_legend(study)]
+        parts += [f"![Rank-1 of each attack on each variant]({LADDER})"] if ladder else []
+    if det:
+        parts += ["## Verification", f"![Detection error tradeoff]({DET})", _DET]
     parts += ["## Who is recognised", _main_table(study), _reported(study), _legend(study)]
     parts += ["## Other reference protocols", _trials_table(study)]
     if asked.references:
@@ -108,7 +136,8 @@ def _main_table(study: Study) -> str:
     trial, k = study.results.primary_trial, study.definition.k
     several = any(len(v.attacks) > 1 for v in study.results.variants)
     head = ["Group", "Variant", "Rank-1 ↓", "Source among references ↓", "Cross ↓", "ROC AUC ↓",
-            f"k = {k}", f"k = {k}, every trial", "ms/image ↓"]  # fmt: skip
+            "DIR at FPIR 10 % ↓", "D_sys ↓", f"k = {k}", f"k = {k}, every trial",
+            "ms/image ↓"]  # fmt: skip
     rows = []
     for v in study.results.variants:
         a = v.hardest(trial)
@@ -119,10 +148,38 @@ def _main_table(study: Study) -> str:
             continue
         shown = [a.trials.get(name) for name in (trial, f"{trial}+source", "cross")]
         cells += [estimate(t) for t in shown]
-        cells += [estimate(a.auc), a.trials[trial].verdict, a.worst]
+        cells += [estimate(a.auc), estimate(a.dir), estimate(a.d_sys)]
+        cells += [a.trials[trial].verdict, a.worst]
         cells += ["" if a.ms_per_image is None else f"{a.ms_per_image:.3g}"]
         rows.append(cells + ([escape(a.attack)] if several else []))
-    return _grid(head + (["Worst attack"] if several else []), rows)
+    full = head + (["Worst attack"] if several else [])
+    used = [i for i, name in enumerate(full) if name not in _OPTIONAL or any(r[i] for r in rows)]
+    return _grid([full[i] for i in used], [[row[i] for i in used] for row in rows])
+
+
+def _ladder_table(study: Study) -> str:
+    """Variants down, attacks across, weakest first, then the maximum over all but controls."""
+    trial = study.results.primary_trial
+    rows = []
+    for v in study.results.variants:
+        by_attack = {a.attack: a.trials.get(trial) for a in v.attacks}
+        cells = [estimate(by_attack.get(name)) for name in study.ladder]
+        rows.append([escape(v.label), *cells, estimate(v.worst_case)])
+    return _grid(["Rank-1 ↓ under", *map(escape, study.ladder), "worst case"], rows)
+
+
+def _ladder_legend(study: Study) -> str:
+    facts = {a.attack: a for v in study.results.variants for a in v.attacks}
+    said = []
+    for name in study.ladder:
+        a = facts[name]
+        asked = f", {a.queries:,} queries" if a.queries else ""
+        control = ", a control: no part of the worst case" if a.control else ""
+        said.append(f"{escape(name)} ({escape(a.threat_model)}{asked}{control})")
+    return (
+        f"Attacks by what they know of the anonymizer: {'; '.join(said)}. The worst case is the "
+        "largest of the rank-1; its interval allows for the choice among several."
+    )
 
 
 def _trials_table(study: Study) -> str:

@@ -24,6 +24,7 @@ def sentences(study: Study) -> list[str]:
     """Paragraphs in Markdown, escaped."""
     parts = [
         *_verdicts(study),
+        *_ladder(study),
         *_sweeps(study),
         *_stricter(study),
         *_differences(study),
@@ -51,6 +52,33 @@ def _verdicts(study: Study) -> Iterator[str]:
         rows = study.rows(group)  # type: ignore[arg-type]
         if rows:
             yield f"**{title}.** {_by_verdict(rows)}."
+
+
+def _ladder(study: Study) -> Iterator[str]:
+    """Which attack is strongest where, and what the weakest attacker alone would have said."""
+    if not study.ladder:
+        return
+    strongest: dict[str, list[str]] = {}
+    missed = []
+    for v, hardest, trial in study.rows("condition", "sweep", "baseline", "control"):
+        tried = [
+            a for a in v.attacks if a.control is None and study.results.primary_trial in a.trials
+        ]
+        best = [t.value for a in tried if (t := a.trials[study.results.primary_trial]).value]
+        tied = sum(value == trial.value for value in best) > 1
+        name = "several alike" if tied else escape(hardest.attack)
+        strongest.setdefault(name, []).append(escape(v.label))
+        naive = [a.trials[study.results.primary_trial] for a in tried if a.threat_model == "none"]
+        if v.control is None and trial.verdict == "violates":
+            missed += [escape(v.label) for t in naive if t.verdict != "violates"]
+    said = [f"{name} on {_listed(labels)}" for name, labels in strongest.items()]
+    yield f"**The strongest attack** is {'; '.join(said)}."
+    if missed:
+        yield (
+            "**What a naive attacker would not have seen.** A recogniser that knows nothing of "
+            f"the anonymizer does not show that {_listed(missed)} violate k-anonymity; a stronger "
+            "attack does."
+        )
 
 
 def _by_verdict(rows: Sequence[Row]) -> str:
