@@ -58,18 +58,20 @@ class SpyAttack:
     def train(self, view: AttackerView) -> SpyAttack:
         """Remember what was seen."""
         CALLS.append("train")
+        CALLS.append(f"draws={view.draws}")
         if view.oracle is not None and self.how != "quiet":
             answers = view.oracle(view.train)
             assert not torch.equal(answers.pixels, view.train.pixels)
             again = view.oracle(view.train.take([1, 0]))
             assert torch.equal(again.pixels, answers.pixels[[1, 0]])
-            other = view.oracle(view.train.take([0, 1]), draw=1)
+            other = view.oracle(view.train.take([0, 1]), draw=max(1, view.draws - 1))
             assert not torch.equal(other.pixels, answers.pixels[:2])
         return self
 
     def enroll(self, gallery: ImageSet, anonymized: bool) -> Any:
         """Keep the gallery."""
-        return _SpyScorer(self.how, gallery)
+        kind = _DrawScorer if self.how == "draws" else _SpyScorer
+        return kind(self.how, gallery)
 
 
 @dataclass
@@ -96,6 +98,18 @@ class _SpyScorer:
         return -torch.cdist(a, b)
 
 
+@dataclass
+class _DrawScorer(_SpyScorer):
+    """Compares the mean image of all draws."""
+
+    def score_draws(self, draws: Sequence[ImageSet]) -> torch.Tensor:
+        CALLS.append(f"score_draws={len(draws)}")
+        assert all(d.keys == draws[0].keys for d in draws), "one order for all draws"
+        mean = torch.stack([d.pixels.float() for d in draws]).mean(0)
+        whole = ImageSet(mean.round().to(torch.uint8), draws[0].subject, draws[0].keys)
+        return self.score(whole)
+
+
 class SpyAttackConfig(Config):
     """Settings of the spy attack."""
 
@@ -115,7 +129,9 @@ def build_attack(config: SpyAttackConfig) -> SpyAttack:
 def registry(knowledge: str = "adaptive") -> Registry:
     """The installed plugins and the spies."""
     spies = (
-        PluginSpec("anonymizer", "spy", 1, "spy", build_anonymizer, SpyConfig),
+        PluginSpec(
+            "anonymizer", "spy", 1, "spy", build_anonymizer, SpyConfig, tags=Tags(stochastic=True)
+        ),
         PluginSpec(
             "attack", "spy-attack", 1, "spy", build_attack, SpyAttackConfig,
             tags=Tags(knowledge=knowledge),  # type: ignore[arg-type]
