@@ -1,7 +1,7 @@
 """Cost and memory of matching against large galleries.
 
 Skipped by `make test`, run by `make bench`; a million images by
-`pytest tests/test_bench_large.py -m study -s`.
+`pytest tests/test_bench_large.py -m study -s` (on a busy machine with OMP_WAIT_POLICY=passive).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def by_sorting(probes: Floats, asked: Ints, gallery: Floats, enrolled: Ints) -> 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.usefixtures("one_thread")
 def test_against_sorting_every_score(benchmark: BenchmarkFixture) -> None:
-    """At 1,000 x 20,000, where all scores still fit, at least three times as fast; same AP."""
+    """At 1,000 x 20,000, where all scores still fit, at least five times as fast; same AP."""
     data = embeddings(1_000, 20_000)
     probes, asked, gallery, enrolled = data
     stream = by_subject(gallery, enrolled)
@@ -109,7 +109,7 @@ def test_against_sorting_every_score(benchmark: BenchmarkFixture) -> None:
     ratio = sorting / benchmark.stats.stats.min
     benchmark.extra_info["sorting_seconds"] = round(sorting, 2)
     benchmark.extra_info["ratio"] = round(ratio, 2)
-    assert ratio >= 3
+    assert ratio >= 5
 
 
 MATED, STRANGERS, IMAGES = 5_000, 5_000, 1_000_000
