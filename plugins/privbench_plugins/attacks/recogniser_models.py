@@ -233,6 +233,8 @@ def _session(path: Path, device: torch.device) -> Any:
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would wait for work by turning in circles, at the cost of whoever else computes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: they are raised, and printed by nobody but us
     wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     there = onnxruntime.get_available_providers()
