@@ -23,8 +23,9 @@ import torch
 from PIL import Image
 
 import privbench_plugins
-from privbench.errors import ConfigError, DataError
-from privbench.registry import load_registry, make_config
+from privbench.errors import ConfigError, DataError, UnknownPluginError
+from privbench.plan import Choice, open_dataset, resolve
+from privbench.registry import load_registry
 from privbench_plugins.datasets import _hub
 from privbench_plugins.datasets._align import similarity, square, template, warp
 from privbench_plugins.datasets._decode import decode, each
@@ -35,8 +36,9 @@ SHIPPED = Path(privbench_plugins.__file__).parent / "assets" / "synthfaces"
 
 def data(kind: str, **settings: Any) -> Photos:
     """A data set from its registered plugin."""
-    spec = load_registry().get("dataset", kind).spec
-    made: Photos = spec.build(make_config(spec, settings))
+    known = load_registry()
+    made = open_dataset(known, resolve(known, "dataset", Choice(id=kind, settings=settings)))
+    assert isinstance(made, Photos)
     return made
 
 
@@ -312,7 +314,7 @@ def test_what_is_not_there_says_so(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").write_bytes(b"")
     with pytest.raises(DataError, match=r"a \.csv or a \.parquet file"):
         data("folder", path=str(tmp_path / "list.xlsx"))
-    with pytest.raises(ConfigError, match="no detector 'mtcnn'"):
+    with pytest.raises(UnknownPluginError, match="no detector 'mtcnn'"):
         data("folder", path=str(tmp_path), detector="mtcnn")
 
 
@@ -570,13 +572,11 @@ def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_aligned_faces_have_their_eyes_on_the_template(scattered: Path, detector: str) -> None:
     """Wherever a face was and however it was turned, its eyes land within 2 px (median), found
     by dlib on the aligned image; noise shows no face, is kept as a centred square and counted."""
-    from privbench_plugins.detectors.builtin import named
-
     found = data("folder", path=str(scattered), detector=detector)
     rows = np.arange(len(found.keys))
     pixels = found.pixels(rows)
-    spec, config = named("dlib")
-    points = spec.build(config).detect(pixels).points[:, :2]
+    spec = load_registry().get("detector", "dlib").spec
+    points = spec.build(spec.config()).detect(pixels).points[:, :2]
     eyes = np.linalg.norm(points - template(128)[:2], axis=2)
     assert np.isfinite(eyes).all(1).sum() >= 20
     assert (np.nanmedian(eyes, axis=0) < 2).all()
@@ -589,6 +589,7 @@ def test_aligned_faces_have_their_eyes_on_the_template(scattered: Path, detector
     assert not hasattr(plain, "undetected")
     told = found.facts["preprocessing"]["detector"]
     assert told["id"] == detector
+    assert "model" not in told["config"] or not Path(told["config"]["model"] or "-").exists()
     assert all(len(sha) == 64 for sha in told["weights"].values())
 
 

@@ -17,13 +17,14 @@ from PIL import Image
 
 import privbench_plugins
 from privbench import testing as kit
-from privbench.errors import ConfigError, DataError, ModelError, PluginError
+from privbench.errors import ConfigError, DataError, ModelError, PluginError, UnknownPluginError
+from privbench.plan import find_detector
 from privbench.registry import load_registry
 from privbench.spec import PluginSpec
 from privbench.types import Detections
 from privbench_plugins.detectors._opencv import largest
-from privbench_plugins.detectors.builtin import facts, named
 
+find = find_detector(load_registry())
 SHIPPED = Path(privbench_plugins.__file__).parent / "assets" / "synthfaces"
 FACES = 60
 
@@ -69,9 +70,8 @@ def test_points_lie_where_the_renderer_put_them(spec: PluginSpec) -> None:
 @pytest.mark.parametrize("detector", ["dlib", "centerface"])
 def test_no_face_is_nan(detector: str) -> None:
     """Noise shows no face."""
-    spec, config = named(detector)
     noise = torch.randint(0, 256, (3, 3, 64, 96), generator=torch.Generator().manual_seed(0))
-    found = spec.build(config).detect(noise.to(torch.uint8))
+    found = find(detector).build().detect(noise.to(torch.uint8))
     assert not found.found.any()
     assert np.isnan(found.score).all()
 
@@ -132,38 +132,33 @@ def yunet_file(path: Path) -> Path:
 
 def test_yunet_returns_the_largest_face_of_its_file(tmp_path: Path) -> None:
     """A file with two planted faces: points, order and score of the larger one come out."""
-    spec, config = named(f"yunet:{yunet_file(tmp_path / 'yunet.onnx')}")
-    found = spec.build(config).detect(PIXELS[:2])
+    named = find(f"yunet:{yunet_file(tmp_path / 'yunet.onnx')}")
+    found = named.build().detect(PIXELS[:2])
     wanted = (np.arange(10).reshape(5, 2) / 10 + (4, 3)) * 16
     np.testing.assert_allclose(found.points, [wanted, wanted], atol=1e-3)
     assert found.score == pytest.approx(0.81)
-    told = facts(spec, config)
-    assert list(told["weights"]) == ["yunet.onnx"]
-    assert str(tmp_path) not in str(told)
+    assert list(named.facts["weights"]) == ["yunet.onnx"]
+    assert str(tmp_path) not in str(named.facts)
 
 
 def test_wrong_settings_and_files_say_what_to_do(tmp_path: Path) -> None:
     """Unknown ids, missing weights, values that do not fit, files that are no model."""
-    with pytest.raises(ConfigError, match="Did you mean dlib"):
-        named("dlb")
+    with pytest.raises(UnknownPluginError, match="Did you mean dlib"):
+        find("dlb")
     with pytest.raises(ConfigError, match="takes no value"):
-        named("landmarks:3")
-    with pytest.raises(ConfigError, match="Bad value for the detector dlib"):
-        named("dlib:nine")
-    spec, config = named("yunet")
+        find("landmarks:3")
+    with pytest.raises(ConfigError, match="Bad settings for detector dlib"):
+        find("dlib:nine")
     with pytest.raises(ModelError, match="set model=FILE"):
-        spec.build(config)
+        find("yunet")
     (tmp_path / "no.onnx").write_bytes(b"no model")
     for detector in ("yunet", "centerface"):
-        spec, config = named(f"{detector}:{tmp_path / 'no.onnx'}")
         with pytest.raises(ModelError, match=r"cannot read no\.onnx"):
-            spec.build(config)
-        spec, config = named(f"{detector}:{tmp_path / 'absent.onnx'}")
+            find(f"{detector}:{tmp_path / 'no.onnx'}").build()
         with pytest.raises(ModelError, match="there is no weight file"):
-            spec.build(config)
-    spec, config = named("centerface")
+            find(f"{detector}:{tmp_path / 'absent.onnx'}")
     with pytest.raises(DataError, match=r"\(N, 3, H, W\) uint8"):
-        spec.build(config).detect(PIXELS[0])
+        find("centerface").build().detect(PIXELS[0])
 
 
 class Broken:

@@ -267,6 +267,46 @@ def describe(plugin: str) -> int:
 
 
 @app.command
+def match(
+    probes: Path,
+    gallery: Path,
+    *,
+    k: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (1, 5, 10),
+    fpir: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (0.01, 0.1),
+    fmr: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (
+        0.001,
+        0.01,
+    ),
+    device: str = "auto",
+) -> int:
+    """Compare two files of embeddings: identification and verification at scale.
+
+    Each is a safetensors file with features (n, D), float16 or float32, and subject (n,), int64.
+
+    Parameters
+    ----------
+    probes
+        Embeddings of released images; people who are not in the gallery are non-mated probes.
+    gallery
+        Embeddings of known people, up to a million and more; read block by block.
+    k
+        Ranks at which to count hits.
+    fpir
+        False positive identification rates at which to give the detection rate.
+    fmr
+        False match rates at which to give the false non-match rate.
+    device
+        auto, cpu, cuda, cuda:1, ...
+    """
+    from privbench.match import match_files, print_matches, rates
+
+    with show.reporter() as reporter:
+        found = match_files(probes, gallery, device=device, reporter=reporter)
+    print_matches(found, rates(found, k, fpir, fmr))
+    return 0
+
+
+@app.command
 def leaderboard(
     *,
     records: Path = Path("leaderboard/records"),

@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from privbench.data import Dataset, get_preset, load_part, split
 from privbench.errors import ConfigError
 from privbench.keys import sample_seed
-from privbench.plan import Choice, Resolved, dtype_of, is_random, parse_settings, resolve
+from privbench.plan import (
+    Choice,
+    Resolved,
+    dtype_of,
+    is_random,
+    open_dataset,
+    parse_settings,
+    resolve,
+)
 from privbench.progress import Reporter, Silent
 from privbench.registry import Registry, load_registry
 from privbench.release import at_once, fit, timed_batch
@@ -105,7 +113,7 @@ def time_anonymizers(
         for resolved in _sizes(registry, name, given["anonymizer", name], batch)
     ]
     source = resolve(registry, "dataset", Choice(id=dataset, settings=given["dataset", dataset]))
-    data: Dataset = source.registered.spec.build(source.config)
+    data = open_dataset(registry, source)
     wanted = Wanted(pick_device(device), images, warmup, seed, protocol)
     return _measured(plugins, source, data, wanted, records, reporter or Silent())
 

@@ -27,6 +27,7 @@ from privbench.keys import code_digest, key
 from privbench.registry import Registered, Registry, make_config
 from privbench.spec import RANDOM, Config, Kind, Knowledge, PluginSpec
 from privbench.store import Artefact, Store
+from privbench.types import FindDetector, FoundDetector
 
 VALIDATION = "attacker-validation"
 ATTACKER_PARTS = ("attacker-train", VALIDATION)
@@ -283,7 +284,7 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
     for plugin in (*(a for a, _ in anonymizers), *attacks, *metrics.values()):
         refuse_random(plugin)
     _check_fusion(attacks)
-    data: Dataset = data_plugin.registered.spec.build(data_plugin.config)
+    data = open_dataset(registry, data_plugin)
     preset = get_preset(study.protocol, data)
     parts = split(data, preset)
     digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
@@ -295,6 +296,31 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
         for cell in _row(context, anonymizer, choice, attacks)
     )
     return Plan(study, preset, data, data_plugin, parts, metrics, cells)
+
+
+def open_dataset(registry: Registry, plugin: Resolved) -> Dataset:
+    """Build a data set; one that aligns may ask for any installed detector."""
+    spec = plugin.registered.spec
+    build: Any = spec.build
+    more = (find_detector(registry),) if spec.tags.aligns else ()
+    made: Dataset = build(plugin.config, *more)
+    return made
+
+
+def find_detector(registry: Registry) -> FindDetector:
+    """Looks detectors up by `ID` or `ID:VALUE`."""
+
+    def find(text: str) -> FoundDetector:
+        found = resolve(registry, "detector", Choice(id=text))
+        ref = found.ref()  # a path is no fact: the hash of what lies there is
+        ref["config"] = {k: v for k, v in ref["config"].items() if not _is_path(v)}
+        return FoundDetector(lambda: found.registered.spec.build(found.config), ref)
+
+    return find
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and Path(value).expanduser().exists()
 
 
 def is_member(attack: Resolved) -> bool:

@@ -57,6 +57,8 @@ class Tags:
             its sources; None for other kinds.
         default: a metric that runs where a study names none. False for one that needs a file
             of the user's, or is slow.
+        aligns: a data set whose settings may name a detector: `build(config, find)` then gets a
+            `privbench.types.FindDetector`.
         fuses: an attack that combines the scores of the run's other attacks (`ScoreFusion`); its
             threat model is the strongest among theirs.
     """
@@ -67,6 +69,7 @@ class Tags:
     knowledge: Knowledge | None = None
     evidence: Literal["identification", "open-set", "release"] | None = None
     default: bool = True
+    aligns: bool = False
     fuses: bool = False
 
 

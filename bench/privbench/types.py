@@ -6,7 +6,7 @@ Shapes are written (N, 3, H, W). Images are uint8 at rest (`ImageSet`) and float
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -157,6 +157,24 @@ class Detector(Protocol):
             pixels: (N, 3, H, W) uint8 RGB on the CPU.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDetector:
+    """A detector that a data set's setting names.
+
+    Attributes:
+        build: makes it.
+        facts: for the data set's digest and the record: id, version, settings without paths,
+            hashes of weights and code.
+    """
+
+    build: Callable[[], Detector]
+    facts: Mapping[str, Any]
+
+
+FindDetector = Callable[[str], FoundDetector]
+"""`ID` or `ID:VALUE` to a detector; raises what planning raises for an unknown plugin."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from privbench.errors import DataError, did_you_mean
+from privbench.types import FindDetector
 from privbench_plugins.datasets._encoded import labels_of
 from privbench_plugins.datasets._photos import Photo, Photos, open_photos
 from privbench_plugins.datasets.folder import FolderConfig
@@ -23,7 +24,7 @@ _DEEPEST: Final = 3
 """Parts of a photograph's path: a person's folder, at most one folder in it, the file."""
 
 
-def open_folder(config: FolderConfig) -> Photos:
+def open_folder(config: FolderConfig, find: FindDetector | None = None) -> Photos:
     """Open a folder or a table of photographs.
 
     Raises:
@@ -34,7 +35,7 @@ def open_folder(config: FolderConfig) -> Photos:
         raise DataError("folder: say which: `folder:PATH`, or the setting path=PATH.")
     if path.is_dir():
         source: dict[str, Any] = {"layout": "one folder per person"}
-        return open_photos(NAME, list(_in_folders(path)), config, source, _LICENCE)
+        return open_photos(NAME, list(_in_folders(path)), config, source, _LICENCE, find)
     if not path.is_file():
         raise DataError(f"folder: there is no folder or file {path}.")
     readers: Mapping[str, Callable[[Path], tuple[list[str], Columns]]] = {
@@ -52,7 +53,7 @@ def open_folder(config: FolderConfig) -> Photos:
             )
     source = {"layout": path.suffix.lower().removeprefix("."), "columns": names}
     photos = list(_in_table(path.parent, columns, config, image))
-    return open_photos(NAME, photos, config, source, _LICENCE, config.attributes)
+    return open_photos(NAME, photos, config, source, _LICENCE, find, config.attributes)
 
 
 Columns = Mapping[str, Sequence[Any]]

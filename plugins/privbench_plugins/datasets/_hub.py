@@ -13,6 +13,7 @@ import datasets
 import fsspec
 
 from privbench.errors import ConfigError, DataError, did_you_mean
+from privbench.types import FindDetector
 from privbench_plugins.datasets._encoded import labels_of
 from privbench_plugins.datasets._photos import Photo, Photos, open_photos
 from privbench_plugins.datasets.hf import HubConfig
@@ -21,7 +22,7 @@ NAME: Final = "hf"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
-def open_hub(config: HubConfig) -> Photos:
+def open_hub(config: HubConfig, find: FindDetector | None = None) -> Photos:
     """Open a data set.
 
     A branch or tag of a hub id is looked up first and the commit behind it is loaded, so that
@@ -56,7 +57,7 @@ def open_hub(config: HubConfig) -> Photos:
     }
     licence = str(getattr(rows.info, "license", "") or "") or "see the data set's card"
     photos = _photos(rows, config)
-    return open_photos(NAME, photos, config, source, licence, config.attributes)
+    return open_photos(NAME, photos, config, source, licence, find, config.attributes)
 
 
 def _rows(config: HubConfig, local: Path, commit: str) -> Any:

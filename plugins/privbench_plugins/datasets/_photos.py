@@ -12,14 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from privbench.errors import DataError
+from privbench.errors import ConfigError, DataError
 from privbench.keys import canonical_json, digest_bytes
-from privbench.types import Detector, Ints, Labels
+from privbench.types import Detector, FindDetector, FoundDetector, Ints, Labels
 from privbench_plugins.datasets._align import similarity, square, template, warp
 from privbench_plugins.datasets._decode import LONGEST, decode, each
 from privbench_plugins.datasets._settings import PhotosConfig
-from privbench_plugins.detectors.builtin import facts as detector_facts
-from privbench_plugins.detectors.builtin import named
 
 VERSION: Final = 1
 """Of decoding and framing. Raise it when pixels change: it is part of every digest."""
@@ -155,6 +153,7 @@ def open_photos(
     config: PhotosConfig,
     source: Mapping[str, Any],
     licence: str,
+    find: FindDetector | None = None,
     attributes: Sequence[str] = (),
     how: Literal["crop", "pad"] = "crop",
 ) -> Photos:
@@ -166,6 +165,7 @@ def open_photos(
         config: framing, and what to do with bad files.
         source: for the record: where the images come from.
         licence: of the images.
+        find: looks up the detector of the settings.
         attributes: names of the photographs' attributes.
         how: what makes an image square where no face is aligned.
 
@@ -177,7 +177,7 @@ def open_photos(
         DataError: nothing is left; or, with `bad_images=refuse`, something cannot be used.
         ConfigError: there is no such detector.
     """
-    chosen = None if config.detector == "none" else named(config.detector)
+    chosen = _detector(config, find)
     offered = sorted(photos, key=lambda photo: photo.key)
     used, hashes, left_out = _usable(offered, each(_examined, offered))
     if left_out and config.bad_images == "refuse":
@@ -199,7 +199,7 @@ def open_photos(
         "side": config.side,
         "square": how,
         "longest": LONGEST,
-        "detector": detector_facts(*chosen) if chosen else None,
+        "detector": dict(chosen.facts) if chosen else None,
         "template": template(config.side).tolist() if chosen else None,
         "on_undetected": config.on_undetected if chosen else None,
     }
@@ -229,14 +229,24 @@ def open_photos(
     }
     if chosen is None:
         return Photos(**common)
-    spec, settings = chosen
     return AlignedPhotos(
         **common,
-        detector=spec.build(settings),
+        detector=chosen.build(),
         refuse=config.on_undetected == "refuse",
         looked=np.zeros(len(used), dtype=np.bool_),
         moves=np.full((len(used), 2), np.nan, dtype=np.complex128),
     )
+
+
+def _detector(config: PhotosConfig, find: FindDetector | None) -> FoundDetector | None:
+    if config.detector == "none":
+        return None
+    if find is None:
+        raise ConfigError(
+            f"The detector {config.detector!r} cannot be looked up here: build the data set with "
+            "`find`, or align nothing (detector=none)."
+        )
+    return find(config.detector)
 
 
 def _examined(photo: Photo) -> str | DataError:

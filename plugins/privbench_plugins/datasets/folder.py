@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from privbench import PluginSpec
+from privbench import PluginSpec, Tags
 from privbench_plugins.datasets._settings import PhotosConfig
 
 if TYPE_CHECKING:
+    from privbench.types import FindDetector
     from privbench_plugins.datasets._photos import Photos
 
 
@@ -28,11 +29,11 @@ class FolderConfig(PhotosConfig):
     )
 
 
-def build(config: FolderConfig) -> Photos:
+def build(config: FolderConfig, find: FindDetector | None = None) -> Photos:
     """Open the data set; images are read when they are asked for."""
     from privbench_plugins.datasets._folder import open_folder
 
-    return open_folder(config)
+    return open_folder(config, find)
 
 
 SPECS = (
@@ -43,6 +44,7 @@ SPECS = (
         summary="Your own photographs: one folder per person, or a CSV or Parquet file.",
         build=build,
         config=FolderConfig,
+        tags=Tags(aligns=True),
         argument="path",
     ),
 )

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from privbench import PluginSpec
+from privbench import PluginSpec, Tags
 from privbench_plugins.datasets._settings import PhotosConfig
 
 if TYPE_CHECKING:
+    from privbench.types import FindDetector
     from privbench_plugins.datasets._photos import Photos
 
 
@@ -31,11 +32,11 @@ class HubConfig(PhotosConfig):
     )
 
 
-def build(config: HubConfig) -> Photos:
+def build(config: HubConfig, find: FindDetector | None = None) -> Photos:
     """Open the data set; nothing in it is executed."""
     from privbench_plugins.datasets._hub import open_hub
 
-    return open_hub(config)
+    return open_hub(config, find)
 
 
 SPECS = (
@@ -46,6 +47,7 @@ SPECS = (
         summary="Photographs by Hugging Face datasets: a hub id, Parquet or save_to_disk.",
         build=build,
         config=HubConfig,
+        tags=Tags(aligns=True),
         argument="path",
     ),
 )

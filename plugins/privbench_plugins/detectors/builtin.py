@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from privbench.errors import ConfigError, ModelError, PluginLoadError, did_you_mean
+from privbench.errors import ModelError
 from privbench.spec import Config, NoConfig, PluginSpec
 
 if TYPE_CHECKING:
@@ -182,36 +182,3 @@ SPECS: Final = (
         licence="Apache-2.0 (tiny-geometry, trained on CC0 renders)",
     ),
 )
-
-
-def named(text: str) -> tuple[PluginSpec, Config]:
-    """A built-in detector as a data set's settings name it: `ID`, or `ID:VALUE` of its argument.
-
-    Raises:
-        ConfigError: no such detector, or a bad value.
-        PluginLoadError: a package that it needs is missing.
-    """
-    name, _, value = text.partition(":")
-    known = {spec.id: spec for spec in SPECS}
-    if name not in known:
-        raise ConfigError(f"There is no detector {name!r}. {did_you_mean(name, [*known, 'none'])}")
-    spec = known[name]
-    if missing := [m for m in spec.requires if importlib.util.find_spec(m) is None]:
-        raise PluginLoadError(
-            f"The detector {name!r} needs {', '.join(missing)}; pip install '{spec.extra}'."
-        )
-    if value and not spec.argument:
-        raise ConfigError(f"The detector {name} takes no value; got {text!r}.")
-    try:
-        return spec, spec.config.model_validate({spec.argument: value} if value else {})
-    except ValidationError as error:
-        raise ConfigError(
-            f"Bad value for the detector {name}: {error.errors()[0]['msg']}, got {value!r}."
-        ) from None
-
-
-def facts(spec: PluginSpec, config: Config) -> dict[str, Any]:
-    """What a record says of a detector: id, version, settings but no path, SHA-256 of weights."""
-    settings = config.model_dump(mode="json", exclude={"model"})
-    weights = dict(spec.weights(config)) if spec.weights else {}
-    return {"id": spec.id, "version": spec.version, "settings": settings, "weights": weights}
