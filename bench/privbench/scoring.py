@@ -247,15 +247,18 @@ def score(
     def draws(part: str) -> list[ImageSet]:
         return [released_set(session, released, part, draw) for draw in range(cell.draws)]
 
-    probes, strangers, held_out = draws("probes"), draws("non-mated"), draws(VALIDATION)
+    probes, held_out = draws("probes"), draws(VALIDATION)
+    everyone = [_joined(p, s) for p, s in zip(probes, draws("non-mated"), strict=True)]
     cross = released_set(session, released, "cross-gallery")
-    gallery, validation = session.part("gallery"), session.part(VALIDATION)
+    validation, n = session.part(VALIDATION), len(probes[0])
+    clear = compare(everyone, session.part("gallery"), False)  # enrols each gallery once
+    anonymized = compare(everyone, cross, True)
     arrays = {
-        "gallery": compare(probes, gallery, False),
-        "cross": compare(probes, cross, True),
+        "gallery": clear[:n],
+        "cross": anonymized[:n],
         "source": compare.pairwise(probes, session.part("probes")),
-        "non-mated": compare(strangers, gallery, False),
-        "non-mated-cross": compare(strangers, cross, True),
+        "non-mated": clear[n:],
+        "non-mated-cross": anonymized[n:],
         "validation": compare(held_out, validation, False),
         "validation-cross": compare(held_out, held_out[0], True),
     }
@@ -300,6 +303,14 @@ class _Comparison:
             rows = np.arange(start, min(start + 1024, len(sources)))
             own[rows] = self([d.take(rows) for d in draws], alone.take(rows), False).diagonal()
         return own
+
+
+def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    return ImageSet(
+        torch.cat([first.pixels, second.pixels]),
+        np.concatenate([first.subject, second.subject]),
+        (*first.keys, *second.keys),
+    )
 
 
 def _neutral(images: ImageSet, prefix: str, labels: Ints | None = None) -> ImageSet:
