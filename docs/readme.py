@@ -1,7 +1,7 @@
 """Put real output into the README: `python docs/readme.py`, after `make run`.
 
 Runs the main command (instant if its result is in the store), copies the main columns of the
-leaderboard and what the conditioning study says.
+leaderboard against the strongest attacker and what the studies say.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MAIN = "run --anonymizer controlnet-canny --attack contrastive-reid"
-COLUMNS = ("Rank", "Anonymizer", "Rank-1 ↓", "Faces found ↑", "Attributes kept ↑", "ms/image ↓")
+COLUMNS = ("Rank", "Ties", "Anonymizer", "Rank-1 ↓", "Worst attack (of)", "Faces found ↑",
+           "Attributes kept ↑", "ms/image ↓")  # fmt: skip
 SAID = ("**The boundary.**", "**Conditions.**", "**Baselines.**", "**canny, conditioning scale.**",
         "**depth, conditioning scale.**", "**Controls and diagnostics.**")  # fmt: skip
+CLIMBED = ("**The strongest attack**", "**What a naive attacker", "**Against canny**")
 
 
 def between(text: str, marker: str, inside: str) -> str:
@@ -28,11 +30,12 @@ def between(text: str, marker: str, inside: str) -> str:
 
 
 def narrow(board: str) -> str:
-    """The leaderboard's tables with `COLUMNS` only; chance is the same for all rows."""
-    found = []
+    """The leaderboard's first section with `COLUMNS` only; chance is the same for all rows."""
+    found: list[str] = []
     head: list[str] = []
-    for line in board.splitlines():
-        if line.startswith("### "):
+    _, _, section = board.partition("\n### ")
+    for line in section.partition("\n### ")[0].splitlines():
+        if line.startswith("Controls and diagnostics"):
             found.append(f"\n{line}\n")
         if not line.startswith("|"):
             head = []
@@ -44,9 +47,20 @@ def narrow(board: str) -> str:
     return "\n".join(found)
 
 
-def said(page: str) -> str:
-    """The paragraphs of a study's page that begin as `SAID`."""
-    return "\n\n".join(line for line in page.splitlines() if line.startswith(SAID))
+def said(page: str, first: tuple[str, ...] = SAID) -> str:
+    """The paragraphs of a study's page that begin with one of `first`."""
+    return "\n\n".join(line for line in page.splitlines() if line.startswith(first))
+
+
+def ladder(page: str) -> str:
+    """The table of attacks of a study's page, and what it says of them."""
+    table = page.partition("## The ladder of attacks\n\n")[2].partition("\n\n")[0]
+    return f"{table}\n\n{said(page, CLIMBED)}"
+
+
+def page_of(study: str) -> str:
+    """The committed page of a study."""
+    return (ROOT / "docs" / "studies" / study / "README.md").read_text(encoding="utf-8")
 
 
 def main() -> None:
@@ -55,11 +69,11 @@ def main() -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     lines = [line.rstrip() for line in done.stdout.strip().splitlines()]
     board = (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8")
-    study = (ROOT / "docs" / "studies" / "conditioning" / "README.md").read_text(encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     text = between(text, "output: make run", "\n".join(["```text", *lines, "```"]))
-    text = between(text, "study", said(study))
+    text = between(text, "study", said(page_of("conditioning")))
+    text = between(text, "ladder", ladder(page_of("ladder")))
     readme.write_text(between(text, "leaderboard", narrow(board)), encoding="utf-8")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from privbench.data import PROTOCOLS, trials
+from privbench.registry import load_registry
+from privbench.spec import Kind
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,6 +35,25 @@ def test_every_trial_is_described() -> None:
     text = (DOCS / "protocol.md").read_text(encoding="utf-8")
     for trial in trials(PROTOCOLS["quick"]):
         assert f"`{trial.name}`" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [("anonymizer", "anonymizers"), ("attack", "attacks"), ("metric", "metrics"),
+     ("dataset", "datasets"), ("detector", "datasets")],
+)  # fmt: skip
+def test_every_plugin_is_described(kind: Kind, page: str) -> None:
+    """Each built-in plugin is named on the page of its kind."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    ours = [p for p in load_registry().of_kind(kind) if p.distribution.startswith("privbench ")]
+    missing = [p.spec.id for p in ours if not re.search(f"`{p.spec.id}[`:]", text)]
+    assert not missing
+
+
+def test_every_study_is_described() -> None:
+    """docs/studies.md names each installed study."""
+    text = (DOCS / "studies.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in load_registry().studies)
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "privbench_noise.py", "tests/test_noise.py"])

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from privbench.ranking import rank_rows
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S)
@@ -77,18 +79,22 @@ def test_the_leaderboard_is_current(tmp_path: Path) -> None:
     """The committed table, and the copy in the README, are what the committed records give."""
     import privbench_leaderboard as board
 
-    board.write(ROOT / "leaderboard" / "records", tmp_path / "LEADERBOARD.md")
+    board.write(ROOT / "leaderboard" / "records", tmp_path / "LEADERBOARD.md", rank_rows)
     text = (tmp_path / "LEADERBOARD.md").read_text(encoding="utf-8")
     assert (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8") == text
     assert _block("leaderboard") == _filler()["narrow"](text)
 
 
-def test_what_the_study_says_is_current() -> None:
-    """The README quotes the committed page of the conditioning study, and something at all."""
-    page = (ROOT / "docs" / "studies" / "conditioning" / "README.md").read_text(encoding="utf-8")
-    quoted = _filler()["said"](page)
+def test_what_the_studies_say_is_current() -> None:
+    """The README quotes the committed pages of the studies, and something at all."""
+    fill = _filler()
+    quoted = fill["said"](fill["page_of"]("conditioning"))
     assert quoted.count("**") >= 6
     assert _block("study") == quoted
+    climbed = fill["ladder"](fill["page_of"]("ladder"))
+    assert climbed.count("|") > 20
+    assert "**The strongest attack**" in climbed
+    assert _block("ladder") == climbed
 
 
 def _block(marker: str) -> str:
