@@ -48,6 +48,32 @@ def test_the_main_command_runs(tmp_path: Path) -> None:
     assert "full-ref+source" in done.stdout
 
 
+LADDER = MAIN.replace(
+    "contrastive-reid", "naive-recogniser edge-surrogate contrastive-reid ensemble"
+)
+
+
+def test_the_ladder_runs(tmp_path: Path) -> None:
+    """All attackers on one release, at small scale: the ladder, its maximum and a verdict."""
+    assert LADDER in README
+    few = "edge-surrogate.steps=3 contrastive-reid.steps=3 naive-recogniser.doublings=0"
+    done = in_copy(f"{LADDER} --protocol smoke --set {few}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.partition("under all attacks")[2]
+    for word in ("naive-recogniser", "edge-surrogate", "contrastive-reid", "ensemble",
+                 "worst case", "k-anonymity: ", "No positive and no negative control"):  # fmt: skip
+        assert word in table
+
+
+def test_real_photographs_run(tmp_path: Path) -> None:
+    """The same command line on ORL: the split is made to fit."""
+    words = "privbench run --anonymizer pixelate --attack edge-match random-guess --dataset orl"
+    done = in_copy(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "protocol fit v1: 80 probes of 16 people" in done.stdout
+    assert "random-guess (control)" in done.stdout
+
+
 def test_make_targets_are_what_the_readme_says() -> None:
     """`make run` runs the main command; `make test` runs pytest."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}

@@ -63,6 +63,10 @@ COLUMNS = {"rank-1": "rank-1", "rank-10": "rank-10", "mAP": "mAP", "auc": "ROC A
 """What the run's table shows; the record holds everything."""
 
 
+CONTROLS = {"positive": "none", "negative": "ldm-unconditional"}
+"""Anonymizers that show whether a table can be believed."""
+
+
 def results(records: Sequence[Record]) -> None:
     """Each record's trials, utility and speed, then what all attacks say together."""
     timed = set()
@@ -91,6 +95,15 @@ def results(records: Sequence[Record]) -> None:
     for facts in dict.fromkeys(line for record in records for line in _facts(record)):
         console().print(facts)
     _ladders(records)
+    missing = [name for name in CONTROLS
+               if not any(r.anonymizer.control == name for r in records)]  # fmt: skip
+    if missing and records:
+        ids = " ".join(CONTROLS[name] for name in missing)
+        console().print(
+            f"No {' and no '.join(missing)} control in this run: add --anonymizer {ids} to see "
+            "that the attacks work and that nothing else leaks.",
+            style="dim",
+        )
 
 
 def _ladders(records: Sequence[Record]) -> None:
