@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from privbench.cli import main
 
@@ -217,3 +219,22 @@ def test_a_killed_run_resumes_to_the_same_record(faces: Path, tmp_path: Path) ->
     (undisturbed,) = (tmp_path / "calm" / "records").glob("*.json")
     (resumed,) = (tmp_path / "rough" / "records").glob("*.json")
     assert without_times(resumed) == without_times(undisturbed)
+
+
+def test_match_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Embeddings in, tables out; a file that is none is one sentence."""
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(30, 16)).astype(np.float32)
+    for name, count in (("gallery", 30), ("probes", 12)):
+        noisy = people[:count] + 0.1 * rng.normal(size=(count, 16)).astype(np.float32)
+        body = {"features": noisy, "subject": np.arange(count, dtype=np.int64)}
+        save_file(body, tmp_path / f"{name}.safetensors")
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("probes", "gallery")]
+    code, out, _ = call(capsys, "match", *files, "--k", "1")
+    assert code == 0
+    assert "12 probes" in out
+    assert "rank-1" in out
+    (tmp_path / "probes.safetensors").write_text("no embeddings")
+    code, out, err = call(capsys, "match", *files)
+    assert (code, out) == (2, "")
+    assert "probes.safetensors" in err
