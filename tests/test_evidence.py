@@ -13,7 +13,7 @@ from privbench.evidence import Fusion, Scores, identification, impostors, open_s
 from privbench.types import NOT_ENROLLED
 
 MATED = np.array([0, 0, 1, 2, 3, 3])
-PEOPLE, REFERENCES, HELD_OUT = 4, 3, np.repeat([5, 6, 9], 3)
+PEOPLE, REFERENCES, HELD_OUT = 4, 3, np.repeat([9, 5, 6], 3)
 
 
 def drawn(fusion: Fusion, **more: np.ndarray) -> Scores:

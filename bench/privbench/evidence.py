@@ -29,7 +29,7 @@ class Scores:
         mated: (N,) column of the true person.
         subject: (N,) identity of each probe.
         strangers: (M,) identity of each non-mated probe.
-        held_out: (V,) identity of each validation photo, sorted, equally many of each.
+        held_out: (V,) identity of each validation photo, person by person, equally many of each.
         fusion: how references of one person combine.
     """
 
@@ -85,7 +85,7 @@ def impostors(trial: Trial, scores: Scores) -> Floats:
     name = "validation-cross" if trial.anonymized else "validation"
     if "validation-clear" in scores.arrays:
         name = "validation-clear"
-    people = np.unique(scores.held_out)
+    people = scores.held_out[np.sort(np.unique(scores.held_out, return_index=True)[1])]
     photos = scores.of(name).reshape(len(scores.held_out), len(people), -1)
     fused = fuse(photos[:, :, : trial.references], scores.fusion)
     different: Floats = fused[scores.held_out[:, None] != people[None, :]]

@@ -301,7 +301,7 @@ class ValidationScores:
 
     Attributes:
         scores: (V, V) float64; row i is photo i as a probe, column j photo j as a reference.
-        subject: (V,) person 0..P-1 of each photo, in ascending order.
+        subject: (V,) person 0..P-1 of each photo.
     """
 
     scores: Floats
