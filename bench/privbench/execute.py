@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,12 @@ class Failure:
 def execute(
     plan: Plan, store: Store, device: torch.device, reporter: Reporter
 ) -> tuple[list[Record], list[Failure]]:
-    """Run what is missing. One cell's failure does not stop the others.
+    """Run what is missing of a whole plan; see `run_cells`."""
+    return run_cells(Session(plan, store, device, reporter), plan.cells)
+
+
+def run_cells(session: Session, cells: Sequence[Cell]) -> tuple[list[Record], list[Failure]]:
+    """Run what is missing of some cells. One cell's failure does not stop the others.
 
     Returns:
         The records of the finished cells, in the plan's order, and the failures.
@@ -36,10 +42,9 @@ def execute(
     Raises:
         StoreError: the store itself fails (a full disk, a damaged file): no cell could go on.
     """
-    session = Session(plan, store, device, reporter)
     records: list[Record] = []
     failures: list[Failure] = []
-    for cell in plan.cells:
+    for cell in cells:
         try:
             records.append(run_cell(session, cell))
         except StoreError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from privbench.api import STORE
 from privbench.data import PRIMARY_TRIAL
 from privbench.errors import ConfigError, PrivbenchError, RecordError
-from privbench.execute import execute
+from privbench.execute import run_cells
 from privbench.paired import rank1_hits
 from privbench.pictures import write_grid
 from privbench.plan import Cell, Choice, Plan, Study, make_plan, resolve
@@ -28,6 +28,7 @@ from privbench.progress import Reporter, Silent
 from privbench.record import Record, read_record, write_record
 from privbench.registry import Registry, load_registry
 from privbench.results import scores_of, trial_evidence
+from privbench.session import Session
 from privbench.store import Store
 from privbench.studyfile import StudyFile, Variant, parse_study, select
 from privbench.summary import summarise
@@ -88,6 +89,7 @@ def run_study_file(
     absent = [m.id for m in study.metrics if not _installed(m.id, registry)]
     plan = _plan(study, quick, runnable, absent, device, registry)
     opened, outcomes, cells = Store(store), [], {}
+    session = Session(plan, opened, pick_device(device), reporter)
     for number, variant in enumerate(variants):
         if errors[variant.label]:
             reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}: left out")
@@ -97,7 +99,7 @@ def run_study_file(
         place = runnable.index(variant)
         width = len(plan.study.attacks)
         own = plan.cells[place * width : (place + 1) * width]
-        records, failures = execute(replace(plan, cells=own), opened, pick_device(device), reporter)
+        records, failures = run_cells(session, own)
         outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
         made = {r.keys["record"] for r in records}
         cells[variant.label] = [c for c in own if c.record.key in made]
