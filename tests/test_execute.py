@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 import torch
 
 from privbench.api import make_study, plan_study, run_study
-from privbench.errors import DataError, PluginError, StoreError
+from privbench.errors import DataError, PluginError, RecordError, StoreError
 from privbench.plan import Study, status
-from privbench.record import read_record
+from privbench.record import LARGEST, read_record, write_record
 from privbench.store import Store
 from privbench.types import AttackerView
 from spies import CALLS, registry
@@ -260,3 +261,20 @@ def test_truncated_artefact_and_repair(faces: Path, tmp_path: Path) -> None:
     (after,), _ = go(changed, tmp_path, repair=True)
     assert set(CALLS) == {"anonymize"}
     assert after.estimate("identification", "rank-1") == before.estimate("identification", "rank-1")
+
+
+def test_a_packed_record_is_the_same_record(faces: Path, tmp_path: Path) -> None:
+    """Packed twice it has the same bytes; damaged or overgrown it is refused with a sentence."""
+    (record,), _ = go(study(faces), tmp_path)
+    one = write_record(record, tmp_path / "one", packed=True)
+    two = write_record(record, tmp_path / "two", packed=True)
+    assert read_record(one) == record
+    assert one.read_bytes() == two.read_bytes()
+    plain = read_record(tmp_path / "records" / f"{record.name}.json")
+    assert plain.model_copy(update={"scores": {}}) == record.model_copy(update={"scores": {}})
+    one.write_bytes(one.read_bytes()[:-20])
+    with pytest.raises(RecordError, match="Cannot read"):
+        read_record(one)
+    two.write_bytes(gzip.compress(b" " * (LARGEST + 1)))
+    with pytest.raises(RecordError, match="unpacks to more than"):
+        read_record(two)

@@ -6,8 +6,11 @@ When a field changes its meaning: raise `SCHEMA_VERSION`, tell it in the changel
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +20,10 @@ from privbench.errors import RecordError
 from privbench.types import Estimate
 
 SCHEMA_VERSION = 1
+
+PACKED = ".json.gz"
+LARGEST = 64 * 2**20
+"""Bytes that a packed record may unpack to."""
 
 
 class _Model(BaseModel):
@@ -121,42 +128,73 @@ class Record(_Model):
 
 
 def to_json(record: Record) -> str:
-    """Stable JSON text: sorted keys, one value a line, so that diffs are readable."""
-    body = record.model_dump(mode="json")
-    return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Stable JSON text: sorted keys, one estimate or one plain fact a line, for readable diffs."""
+    return _lines(record.model_dump(mode="json"), "") + "\n"
 
 
 def read_record(path: Path) -> Record:
-    """Read and check a record.
+    """Read and check a record; one that ends in `.gz` is unpacked.
 
     Raises:
         RecordError: not JSON, another schema version, or fields that do not fit.
     """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(_text(path))
         if (version := body.get("schema_version")) != SCHEMA_VERSION:
             raise RecordError(
                 f"{path} has record schema {version!r}; this privbench reads {SCHEMA_VERSION}."
             )
         return Record.model_validate(body)
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise RecordError(f"Cannot read {path}: {error}") from error
     except (ValueError, AttributeError, ValidationError) as error:
         raise RecordError(f"{path} is not a record: {error}") from error
 
 
-def write_record(record: Record, folder: Path) -> Path:
+def write_record(record: Record, folder: Path, *, packed: bool = False) -> Path:
     """Write a record atomically; returns its path.
+
+    Args:
+        packed: gzip it, `.json.gz`: a study has hundreds.
 
     Raises:
         RecordError: the folder cannot be written.
     """
-    path = folder / f"{record.name}.json"
+    path = folder / f"{record.name}{PACKED if packed else '.json'}"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    data = to_json(record).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(to_json(record), encoding="utf-8")
+        temporary.write_bytes(gzip.compress(data, mtime=0) if packed else data)
         temporary.replace(path)
     except OSError as error:
         raise RecordError(f"Cannot write the record {path}: {error}") from error
     return path
+
+
+def _text(path: Path) -> str:
+    if path.suffix != ".gz":
+        return path.read_text(encoding="utf-8")
+    with gzip.open(path) as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"unpacks to more than {LARGEST:,} bytes")
+    return data.decode()
+
+
+def _lines(value: Any, indent: str) -> str:
+    """JSON in which what holds only plain values stands on one line."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(value, dict | list) or not any(isinstance(v, dict | list) for v in inner):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, list):
+        rows = [_lines(v, indent + " ") for v in value]
+        return _block("[]", rows, indent)
+    rows = [f"{json.dumps(k, ensure_ascii=False)}: {_lines(value[k], indent + ' ')}"
+            for k in sorted(value)]  # fmt: skip
+    return _block("{}", rows, indent)
+
+
+def _block(brackets: str, rows: Sequence[str], indent: str) -> str:
+    inside = f",\n{indent} ".join(rows)
+    return f"{brackets[0]}\n{indent} {inside}\n{indent}{brackets[1]}"

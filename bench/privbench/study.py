@@ -25,7 +25,7 @@ from privbench.paired import rank1_hits
 from privbench.pictures import write_grid
 from privbench.plan import Cell, Choice, Plan, Study, make_plan, resolve
 from privbench.progress import Reporter, Silent
-from privbench.record import Record, read_record, write_record
+from privbench.record import PACKED, Record, read_record, write_record
 from privbench.registry import Registry, load_registry
 from privbench.results import scores_of, trial_evidence
 from privbench.session import Session
@@ -108,7 +108,7 @@ def run_study_file(
     _clear(out)
     for outcome in outcomes:
         for record in outcome.records:
-            write_record(record, out / RECORDS)
+            write_record(record, out / RECORDS, packed=True)
     _write_hits(plan, opened, cells, out)
     if study.people:
         shown = [(v.label, cells[v.label][0]) for v in variants if v.picture and cells.get(v.label)]
@@ -123,7 +123,7 @@ def run_study_file(
             {
                 "label": o.variant.label,
                 "error": o.error,
-                "records": [f"{r.name}.json" for r in o.records],
+                "records": [f"{r.name}{PACKED}" for r in o.records],
             }
             for o in outcomes
         ],

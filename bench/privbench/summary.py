@@ -10,7 +10,7 @@ import numpy as np
 from privbench.keys import stage_seed
 from privbench.ladder import ladders, verdict
 from privbench.paired import FLIPS, differences, holm
-from privbench.record import Record
+from privbench.record import PACKED, Record
 from privbench.studyfile import StudyFile, Variant
 from privbench.types import Estimate
 
@@ -84,7 +84,7 @@ def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
         "control": record.attack.control,
         "threat_model": record.threat_model,
         "config": record.attack.config,
-        "record": f"{record.name}.json",
+        "record": f"{record.name}{PACKED}",
         "trials": trials,
         "worst": _worst([t["verdict"] for t in trials.values()]),
         **{title: _shown(number) if number else None for title, number in single.items()},
