@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -85,6 +85,14 @@ def test_too_small_a_data_set_says_so(faces: Path) -> None:
         split(dataset(path=str(faces)), PROTOCOLS["quick"])
     with pytest.raises(ConfigError, match="Did you mean quick"):
         get_preset("quik", dataset(path=str(faces)))
+
+
+def test_populations_are_named_where_they_shut_people_out(faces: Path) -> None:
+    """People of a population that the preset does not know are not short of photos."""
+    data = Photos((4,) * 40)
+    known = replace(PROTOCOLS["smoke"], populations=("town",))
+    with pytest.raises(DataError, match=r"needs 900 people of town with 3 images"):
+        split(data, replace(known, evaluation=882))
 
 
 def test_auto_is_quick_where_there_are_people_enough() -> None:

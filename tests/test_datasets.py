@@ -620,3 +620,37 @@ def test_a_face_that_must_be_found(scattered: Path) -> None:
     found = data("folder", path=str(scattered), detector="centerface", on_undetected="refuse")
     with pytest.raises(DataError, match=r"no face is found in 'p0\d/noise\.png'"):
         found.pixels(np.arange(len(found.keys)))
+
+
+def test_a_row_without_a_person_is_nobody(tmp_path: Path) -> None:
+    """An empty cell and NaN are no label: such rows are left out, never one person."""
+    rng = np.random.default_rng(0)
+    images = [encoded(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(6)]
+    table = pa.table({"subject": [1.0, 1.0, float("nan"), float("nan"), None, 2.0],
+                      "image": images})  # fmt: skip
+    pq.write_table(table, tmp_path / "faces.parquet")
+    found = data("folder", path=str(tmp_path / "faces.parquet"))
+    assert sorted(found.subject.tolist()) == [0, 0, 1]
+    assert found.facts["left_out"]["files"] == 3
+
+
+def test_a_first_row_without_a_path_leaves_the_others(tmp_path: Path) -> None:
+    """Whether a column holds paths is not said by its first row alone."""
+    rng = np.random.default_rng(0)
+    for shot in range(2):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        (tmp_path / f"{shot}.png").write_bytes(encoded(pixels))
+    table = pa.table({"subject": ["a", "a", "a"], "path": [None, "0.png", "1.png"]})
+    pq.write_table(table, tmp_path / "faces.parquet")
+    found = data("folder", path=str(tmp_path / "faces.parquet"))
+    assert len(found.keys) == 2
+    assert found.facts["left_out"]["files"] == 1
+
+
+def test_counting_undetected_faces_refuses_nothing(scattered: Path) -> None:
+    """`on_undetected=refuse` speaks where an image is used, not where a record counts."""
+    found = data("folder", path=str(scattered), detector="centerface", on_undetected="refuse")
+    noisy = np.array([i for i, key in enumerate(found.keys) if "noise" in key])
+    assert found.undetected(noisy) == 2  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="no face is found in"):
+        found.pixels(noisy)

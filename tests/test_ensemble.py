@@ -75,6 +75,18 @@ def test_best_is_the_member_that_validation_likes() -> None:
     assert fusion.report["weights"] == {"a": 0.0, "b": 1.0}
 
 
+def test_references_combine_as_validation_likes() -> None:
+    """A person who looks like one of four photos only: the mean drowns it."""
+    rng = np.random.default_rng(0)
+    place = np.tile(np.arange(PHOTOS), PEOPLE)
+    alike = (SUBJECT[:, None] == SUBJECT[None]) & (place[None] == (place[:, None] + 1) % PHOTOS)
+    lonely = {n: rng.normal(size=alike.shape) + 4 * alike for n in ("a", "b")}
+    fusion = Ensemble(EnsembleConfig()).fit(known(**lonely))
+    judged = fusion.report["cross_validation"]
+    assert fusion.fusion == "max"
+    assert judged["sum/max"]["rank1"] > judged["sum/mean"]["rank1"]
+
+
 def test_one_person_is_refused() -> None:
     """Nothing can be chosen where there is nobody to confuse."""
     one = ValidationScores(np.zeros((3, 3)), np.zeros(3, np.int64))
@@ -91,7 +103,7 @@ def test_an_ensemble_needs_members() -> None:
 
 def test_an_ensemble_in_a_run(tmp_path: Path) -> None:
     """It takes the strongest threat model, the sum of the queries, and trains nobody again."""
-    attacks = ["contrastive-reid", "edge-match", "random-guess", "ensemble"]
+    attacks = ["ensemble", "contrastive-reid", "edge-match", "random-guess"]
     settings = ["contrastive-reid.steps=2", "contrastive-reid.checkpoints=1"]
     study = make_study(
         ["pixelate"], attacks, ["identification", "verification"], protocol="smoke",
@@ -104,5 +116,7 @@ def test_an_ensemble_in_a_run(tmp_path: Path) -> None:
     assert fused.threat_model == "adaptive"
     assert fused.oracle_queries == found["contrastive-reid"].oracle_queries > 0
     assert fused.attack_report["members"] == ["contrastive-reid", "edge-match"]
+    assert fused.attack_report["cross"]["members"] == ["contrastive-reid", "edge-match"]
+    assert {"member:contrastive-reid", "member:edge-match"} <= set(fused.keys)
     again, _ = run_study(study, store=str(tmp_path / "store"), records=None)
     assert again == records

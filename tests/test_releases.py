@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from privbench.api import make_study, plan_study, run_study
+from privbench.data import trials
 from privbench.errors import ConfigError
+from privbench.evidence import impostors
 from privbench.execute import Session
 from privbench.ladder import in_words, ladders, verdict
-from privbench.plan import Plan, Study
+from privbench.plan import Plan, Study, load_study, status
 from privbench.progress import Silent
 from privbench.record import Record
 from privbench.release import anonymize, released_set
+from privbench.results import scores_of
 from privbench.store import Store
 from privbench.timing import pick_device
 from privbench.types import Estimate
@@ -129,10 +133,84 @@ def test_a_data_set_may_be_named_with_its_path(faces: Path) -> None:
         plan_study(make_study(["none"], ["random-guess"], dataset="synthfaces:x"))
 
 
-def test_draws_must_be_positive() -> None:
+@pytest.mark.parametrize("draws", [0, 65])
+def test_draws_have_limits(draws: int) -> None:
     """Said before anything is planned."""
-    with pytest.raises(ConfigError, match="draws must be 1 or more; got 0"):
-        make_study(["none"], ["random-guess"], draws=0)
+    with pytest.raises(ConfigError, match=f"draws must be from 1 to 64; got {draws}"):
+        make_study(["none"], ["random-guess"], draws=draws)
+
+
+def test_only_anonymizers_are_drawn(tmp_path: Path) -> None:
+    """In a study's TOML, `draws` of an attack is a setting like any other: unknown."""
+    path = tmp_path / "study.toml"
+    path.write_text('anonymizers = ["none"]\nattacks = [{ id = "random-guess", draws = 5 }]\n')
+    with pytest.raises(ConfigError, match="no setting 'draws'"):
+        plan_study(load_study(path))
+
+
+def test_a_shared_seed_of_an_anonymizer_without_chance_is_none(faces: Path, tmp_path: Path) -> None:
+    """The release is the same, so the record is, too."""
+    plain = study(faces, "spy-attack.how=quiet", anonymizers=["pixelate"])
+    shared = study(faces, "spy-attack.how=quiet", anonymizers=["pixelate"], fixed_seed=True)
+    (first,), _ = go(shared, tmp_path)
+    (second,), _ = go(plain, tmp_path)
+    assert first.release == second.release == {"draws": 1, "fixed_seed": False}
+
+
+def test_no_impostor_of_a_real_split_is_of_the_same_person(faces: Path) -> None:
+    """Whatever the order in which the split draws people."""
+    plan = plan_study(study(faces), registry())
+    subject, split = plan.data.subject, plan.split
+
+    def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return (subject[one][:, None] == subject[other][None]).astype(np.float32)
+
+    held_out = same(split.attacker_validation, split.attacker_validation)
+    arrays = {"validation": held_out, "validation-cross": held_out}
+    scores = scores_of(plan, arrays, "max")
+    assert (np.diff(scores.held_out) < 0).any()  # else the order would not matter
+    for trial in trials(plan.preset):
+        found = impostors(trial, scores)
+        assert len(found) == len(held_out) * (plan.preset.attacker_validation - 1)
+        assert not found.any()
+
+
+def test_k_same_sees_a_whole_release(faces: Path, tmp_path: Path) -> None:
+    """Mated and non-mated probes are released together, as are all of the attacker's photos: four
+    validation people alone would be too few for k = 5."""
+    what = study(faces, "spy-attack.how=quiet", anonymizers=["k-same-pixel"])
+    (record,), _ = go(what, tmp_path)
+    assert record.parts["attacker-validation"].identities == 4
+    assert record.anonymizer.config["k"] == 5
+
+
+def test_training_that_serves_all_is_timed_once(faces: Path, tmp_path: Path) -> None:
+    """Both records give the seconds that it took, not those of looking it up."""
+    records, _ = go(study(faces, anonymizers=["pixelate", "spy"]), tmp_path, "black-box")
+    seconds = [t["seconds"] for r in records for t in r.timing if t["stage"].endswith("training")]
+    assert len(seconds) == 2
+    assert seconds[0] == seconds[1]
+
+
+def test_a_record_says_what_is_left_out_now(tmp_path: Path) -> None:
+    """A file that cannot be used changes the record, and no image, attack or row."""
+    root = tmp_path / "people"
+    rng = np.random.default_rng(0)
+    for person in range(12):
+        (root / f"p{person}").mkdir(parents=True)
+        for shot in range(2):
+            image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+            image.save(root / f"p{person}" / f"{shot}.png")
+    (root / "p0" / "broken.jpg").write_bytes(b"")
+    what = make_study(["none"], ["random-guess"], ["identification"], dataset=f"folder:{root}")
+    options: dict[str, Any] = {"store": str(tmp_path / "store"), "records": None}
+    (before,), _ = run_study(what, **options)
+    (root / "p0" / "broken.jpg").unlink()
+    missed = {s.step.stage for s in status(plan_study(what), Store(options["store"])) if not s.hit}
+    (after,), _ = run_study(what, **options)
+    assert missed == {"record"}
+    assert before.dataset_facts["left_out"]["files"] == 1
+    assert after.dataset_facts["left_out"]["files"] == 0
 
 
 def test_a_ladder_goes_from_weak_to_strong(faces: Path, tmp_path: Path) -> None:

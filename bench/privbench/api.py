@@ -9,7 +9,16 @@ from typing import Any
 
 from privbench.errors import ConfigError, RecordError, StoreError
 from privbench.execute import Failure, execute
-from privbench.plan import Choice, Plan, Status, Study, make_plan, parse_settings, status
+from privbench.plan import (
+    MOST_DRAWS,
+    Choice,
+    Plan,
+    Status,
+    Study,
+    make_plan,
+    parse_settings,
+    status,
+)
 from privbench.progress import Reporter, Silent
 from privbench.record import Record, write_record
 from privbench.registry import Registry, load_registry
@@ -52,8 +61,8 @@ def make_study(
     def choices(kind: Kind, ids: Sequence[str], **more: Any) -> tuple[Choice, ...]:
         return tuple(Choice(id=i, settings=given[kind, i], **more) for i in dict.fromkeys(ids))
 
-    if draws < 1:
-        raise ConfigError(f"draws must be 1 or more; got {draws}.")
+    if not 1 <= draws <= MOST_DRAWS:
+        raise ConfigError(f"draws must be from 1 to {MOST_DRAWS}; got {draws}.")
     return Study(
         anonymizers=choices("anonymizer", anonymizers, draws=draws, fixed_seed=fixed_seed),
         attacks=choices("attack", attacks),

@@ -242,8 +242,10 @@ def split(data: Dataset, protocol: Preset) -> Split:
     people = _usable(data, protocol)
     if len(people) < protocol.identities:
         total = len(np.unique(data.subject))
+        among = set(data.population.tolist()) & set(protocol.populations)
+        whose = f" of {', '.join(sorted(among))}" if among else ""
         raise DataError(
-            f"Protocol {protocol.name} needs {protocol.identities} people with "
+            f"Protocol {protocol.name} needs {protocol.identities} people{whose} with "
             f"{protocol.images} images each; {data.name} has {len(people)} such people of "
             f"{total}. `--protocol fit` takes what there is."
         )

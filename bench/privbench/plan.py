@@ -17,6 +17,7 @@ from privbench.data import (
     Split,
     attributes_digest,
     check_protocol,
+    facts_of,
     get_preset,
     part_digest,
     split,
@@ -32,6 +33,7 @@ from privbench.types import FindDetector, FoundDetector
 VALIDATION = "attacker-validation"
 ATTACKER_PARTS = ("attacker-train", VALIDATION)
 DEFAULT_BATCH = 64
+MOST_DRAWS = 64
 
 Stage = Literal["anonymize", "attack", "rows", "record"]
 
@@ -49,7 +51,7 @@ class Choice(BaseModel):
 
     id: str
     settings: dict[str, Any] = Field(default_factory=dict)
-    draws: int = Field(default=1, ge=1, le=64)
+    draws: int = Field(default=1, ge=1, le=MOST_DRAWS)
     fixed_seed: bool = False
 
 
@@ -115,7 +117,8 @@ def _choice(entry: object, name: str, path: Path) -> dict[str, Any]:
     if isinstance(entry, str):
         return {"id": entry}
     if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-        own = {k: v for k, v in entry.items() if k in ("id", "draws", "fixed_seed")}
+        names = ("id", "draws", "fixed_seed") if name == "anonymizers" else ("id",)
+        own = {k: v for k, v in entry.items() if k in names}
         return own | {"settings": {k: v for k, v in entry.items() if k not in own}}
     raise ConfigError(
         f"{path}: an entry of {name} must be an id or a table with `id`; got {entry!r}."
@@ -233,6 +236,11 @@ class Cell:
         """Independent draws of each probe that the release holds."""
         return sum(name.partition("#")[0] == "probes" for name in self.anonymize)
 
+    @property
+    def fixed_seed(self) -> bool:
+        """All images share one seed."""
+        return self.choice.fixed_seed and self.anonymizer.registered.spec.tags.stochastic
+
     def steps(self) -> Iterator[Step]:
         """All steps in order."""
         yield from self.anonymize.values()
@@ -289,7 +297,9 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
     parts = split(data, preset)
     digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
     labels = {name: attributes_digest(data, rows) for name, rows in parts.parts().items()}
-    context = _Context(study.seed, preset, digests, labels, metrics, device_type)
+    context = _Context(
+        study.seed, preset, digests, labels, metrics, device_type, _facts_digest(data, data_plugin)
+    )
     cells = tuple(
         cell
         for anonymizer, choice in anonymizers
@@ -323,6 +333,11 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and Path(value).expanduser().exists()
 
 
+def _facts_digest(data: Dataset, plugin: Resolved) -> str:
+    """What a record says of its data set beyond the images that are used."""
+    return key({"id": plugin.id, "facts": facts_of(data)})
+
+
 def is_member(attack: Resolved) -> bool:
     """Whether attacks that fuse others take this one: neither one of them nor a control."""
     tags = attack.registered.spec.tags
@@ -349,12 +364,13 @@ class _Context:
     labels: Mapping[str, str]
     metrics: Mapping[str, Resolved]
     device_type: str
+    facts: str
 
 
 def _row(
     context: _Context, anonymizer: Resolved, choice: Choice, attacks: Sequence[Resolved]
 ) -> list[Cell]:
-    """One anonymizer under every attack, in their order; those that fuse rest on the others."""
+    """One anonymizer under every attack, those that fuse last: they rest on the others."""
     cells = {
         i: _cell(context, anonymizer, choice, attack)
         for i, attack in enumerate(attacks)
@@ -366,7 +382,7 @@ def _row(
         for i, attack in enumerate(attacks)
         if i not in cells
     }
-    return [(cells | fused)[i] for i in range(len(attacks))]
+    return [*cells.values(), *fused.values()]
 
 
 def _releases(
@@ -394,13 +410,25 @@ def _releases(
                 f"{anonymizer.id}: {name}",
                 plugin=anonymizer.ref(),
                 data=context.digests[part],
-                fit=context.digests.get(spec.tags.fit_on or "", spec.tags.fit_on or ""),
+                fit=_fit_digest(context, spec.tags.fit_on, part),
                 batch=anonymizer.batch_size,
                 seed=context.seed,
                 dtype=dtype_of(anonymizer, context.device_type),
                 **unusual,
             )
     return steps
+
+
+def released_with(part: str) -> tuple[str, ...]:
+    """Parts that are one release: what `fit_on="release"` sees beside a part, itself included."""
+    groups = (ATTACKER_PARTS, ("probes", "non-mated"))
+    return next((group for group in groups if part in group), (part,))
+
+
+def _fit_digest(context: _Context, on: str | None, part: str) -> Any:
+    if on == "release":
+        return [context.digests[name] for name in released_with(part)]
+    return context.digests.get(on or "", "")
 
 
 def drawn(part: str, draw: int) -> str:
@@ -469,6 +497,8 @@ def _cell(
         rows={name: step.key for name, step in rows.items()},
         utility={name: step.key for name, step in utility.items()},
         attack=score.key,
+        facts=context.facts,
+        release=[choice.draws, choice.fixed_seed],
         statistics=code_digest("privbench.stats"),
         resamples=preset.resamples,
     )

@@ -45,6 +45,24 @@ class Silent:
         """Drop the line."""
 
 
+class Prefixed:
+    """Says whose work it is: an attack may be made of another that names itself."""
+
+    def __init__(self, reporter: Reporter, owner: str) -> None:
+        self._reporter, self._owner = reporter, owner
+
+    def _named(self, text: str) -> str:
+        return text if text.startswith(self._owner) else f"{self._owner}: {text}"
+
+    def task(self, label: str, total: int, unit: str = "images") -> AbstractContextManager[Task]:
+        """The same task under the owner's name."""
+        return self._reporter.task(self._named(label), total, unit)
+
+    def note(self, text: str) -> None:
+        """The same line under the owner's name."""
+        self._reporter.note(self._named(text))
+
+
 class PlainLines:
     """A line now and then, for logs: label, done/total, rate, time left."""
 

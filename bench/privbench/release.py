@@ -12,7 +12,7 @@ import torch
 from privbench.data import load_part
 from privbench.errors import PluginError
 from privbench.keys import canonical_json, sample_seed
-from privbench.plan import Cell, Resolved, Step, drawn, part_and_draw
+from privbench.plan import Cell, Resolved, Step, drawn, part_and_draw, released_with
 from privbench.session import Session, blame
 from privbench.store import Artefact
 from privbench.timing import fingerprint, memory_bytes, reset_peak, stopwatch, to_json
@@ -69,7 +69,7 @@ def anonymize(session: Session, cell: Cell, name: str) -> Artefact:
 def seeds_for(session: Session, cell: Cell, keys: Sequence[str], draw: int) -> list[int]:
     """One seed per sample; one for all where the ablation asks for it."""
     run = session.plan.study.seed
-    if cell.choice.fixed_seed:
+    if cell.fixed_seed:
         return [sample_seed(run, "fixed", draw)] * len(keys)
     return [sample_seed(run, key, draw) for key in keys]
 
@@ -81,7 +81,8 @@ def fitted(session: Session, cell: Cell, part: str) -> Anonymizer:
     if on is None:
         return cast(Anonymizer, plugin)
     with blame(cell.anonymizer, f"fitting on {on}"):
-        reference = session.part("background" if on == "background" else part)
+        parts = ("background",) if on == "background" else released_with(part)
+        reference = joined([session.part(name) for name in parts])
     return fit(cell.anonymizer, plugin, reference)
 
 
@@ -191,6 +192,15 @@ def _timing(
         peak_bytes=max(int(p["memory"][0]) for p in parts),
         device=device,
         at_once=min(int(p["at_once"][0]) if "at_once" in p else size for p in parts),
+    )
+
+
+def joined(sets: Sequence[ImageSet]) -> ImageSet:
+    """Several sets of images as one; attributes are left out."""
+    return ImageSet(
+        torch.cat([s.pixels for s in sets]),
+        np.concatenate([s.subject for s in sets]),
+        tuple(key for s in sets for key in s.keys),
     )
 
 

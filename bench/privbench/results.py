@@ -16,7 +16,7 @@ from privbench.data import PRIMARY_TRIAL, facts_of, trials, undetected_in
 from privbench.errors import PluginError, StoreError
 from privbench.keys import stage_seed
 from privbench.paired import rank1_hits
-from privbench.plan import Cell, Plan, Resolved, Step, dtype_of
+from privbench.plan import Cell, Plan, Resolved, Step, dtype_of, labelled
 from privbench.record import Hits, Part, PluginRef, Record
 from privbench.release import Released, released_set
 from privbench.session import Session, blame
@@ -122,7 +122,7 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
             "licence": plan.data.licence,
         },
         dataset_facts=facts_of(plan.data) | _left_out(plan),
-        release={"draws": cell.draws, "fixed_seed": cell.choice.fixed_seed},
+        release={"draws": cell.draws, "fixed_seed": cell.fixed_seed},
         protocol=asdict(plan.preset) | {"populations": list(plan.preset.populations)},
         primary_trial=PRIMARY_TRIAL,
         parts={
@@ -146,6 +146,7 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
         timing=timing,
         packages={name: package_version(name) for name in PACKAGES},
         keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.stage != "record"}
+        | {f"member:{n}": c.score.key for n, c in labelled(cell.members).items()}
         | {"record": cell.record.key},
     )
 

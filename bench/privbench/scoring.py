@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,11 +13,13 @@ import torch
 from privbench.errors import PluginError
 from privbench.keys import canonical_json, stage_seed
 from privbench.plan import ATTACKER_PARTS, VALIDATION, Cell, Resolved, labelled
+from privbench.progress import Prefixed
 from privbench.release import (
     Released,
     anonymize_batch,
     fit,
     fitted,
+    joined,
     released_set,
     seeds_for,
 )
@@ -29,6 +31,7 @@ from privbench.types import (
     Attack,
     AttackerView,
     DrawScorer,
+    FittedScoreFusion,
     ImageSet,
     Ints,
     ScoreFusion,
@@ -152,46 +155,56 @@ class _Scored:
 def _scored(session: Session, cell: Cell, released: Released) -> _Scored:
     adaptive = cell.threat_model == "adaptive"
     oracle = CountedOracle(session, cell, released) if adaptive else None
-    with stopwatch(session.device) as training:
-        trained = _trained(session, cell, oracle)
+    trained, seconds = _trained(session, cell, oracle)
     if oracle:
         oracle.close()
+    torch.manual_seed(_seed(session, cell))  # a resumed run need not have trained
     with stopwatch(session.device) as scoring:
-        arrays = score(session, cell, trained, released)
+        arrays, facts = score(session, cell, trained, released)
     return _Scored(
         arrays,
         trained.fusion,
-        trained.report,
+        {**trained.report, **({"scoring": facts} if facts else {})},
         oracle.queries if oracle else 0,
         (
-            ("training", training[0], len(session.part(ATTACKER_PARTS[0]))),
+            ("training", seconds, len(session.part(ATTACKER_PARTS[0]))),
             ("scoring", scoring[0], len(arrays["source"])),
         ),
     )
 
 
-def _trained(session: Session, cell: Cell, oracle: CountedOracle | None) -> TrainedAttack:
-    """The trained attack; one that never asks is the same for all anonymizers of a run."""
+def _seed(session: Session, cell: Cell) -> int:
+    return stage_seed(session.plan.study.seed, "attack", cell.attack.id)
+
+
+def _trained(
+    session: Session, cell: Cell, oracle: CountedOracle | None
+) -> tuple[TrainedAttack, float]:
+    """The trained attack, and the seconds that its training took.
+
+    One that never asks is the same for all anonymizers of a run, and is trained once.
+    """
     plugin = cell.attack
     name = canonical_json([plugin.ref(), cell.draws])
     if oracle is None and name in session.trained:
         return session.trained[name]
-    seed = stage_seed(session.plan.study.seed, "attack", plugin.id)
+    seed = _seed(session, cell)
     view = AttackerView(
         train=session.part(ATTACKER_PARTS[0]),
         validation=session.part(ATTACKER_PARTS[1]),
         oracle=oracle,
         seed=seed,
         device=session.device,
-        reporter=session.reporter,
+        reporter=Prefixed(session.reporter, plugin.id),
         draws=cell.draws,
     )
     torch.manual_seed(seed)
-    with blame(plugin, "training"):
+    with stopwatch(session.device) as seconds, blame(plugin, "training"):
         trained = cast(Attack, session.build(plugin)).train(view)
+    made = trained, seconds[0]
     if oracle is None:
-        session.trained[name] = trained
-    return trained
+        session.trained[name] = made
+    return made
 
 
 def _fused(session: Session, cell: Cell) -> _Scored:
@@ -208,39 +221,64 @@ def _fused(session: Session, cell: Cell) -> _Scored:
     scores = {name: next(iter(store.read(made))) for name, made in found.items() if made}
     photos = session.part(VALIDATION).subject
     subject = np.unique(photos, return_inverse=True)[1].astype(np.int64)
+    adaptive = cell.threat_model == "adaptive"
     with stopwatch(session.device) as fitting, blame(cell.attack, "fitting"):
-        own = "validation" if cell.threat_model == "adaptive" else "validation-clear"
-        known = {
-            name: ValidationScores(arrays[own].astype(np.float64), subject)
-            for name, arrays in scores.items()
+        plugin = cast(ScoreFusion, session.build(cell.attack))
+        fusions = {
+            kind: plugin.fit(
+                {
+                    name: ValidationScores(arrays[own].astype(np.float64), subject)
+                    for name, arrays in scores.items()
+                }
+            )
+            for kind, own in (
+                ("clear", "validation" if adaptive else "validation-clear"),
+                ("cross", "validation-cross" if adaptive else "validation-clear"),
+            )
         }
-        fusion = cast(ScoreFusion, session.build(cell.attack)).fit(known)
-    shared = set.intersection(*(set(arrays) for arrays in scores.values()))
-    fused = {}
+    shared = sorted(set.intersection(*(set(arrays) for arrays in scores.values())))
     with stopwatch(session.device) as combining, blame(cell.attack, "combining scores"):
-        for name in sorted(shared):
-            inputs = {label: arrays[name].astype(np.float64) for label, arrays in scores.items()}
-            shape = next(iter(inputs.values())).shape
-            made = np.asarray(fusion.combine(inputs), np.float32)
-            if made.shape != shape or not np.isfinite(made).all():
-                raise PluginError(
-                    f"The attack {cell.attack.id} must combine scores of shape {shape} to finite "
-                    f"scores of that shape; got shape {made.shape}."
-                )
-            fused[name] = made
+        fused = {
+            name: _combined(cell, fusions["cross" if "cross" in name else "clear"], name, scores)
+            for name in shared
+        }
+    clear = fusions["clear"]
     return _Scored(
         fused,
-        fusion.fusion,
-        fusion.report,
+        clear.fusion,
+        {**clear.report, "cross": dict(fusions["cross"].report)},
         sum(n["queries"] for n in notes.values()),
         (("fitting", fitting[0], len(subject)), ("combining", combining[0], len(fused["source"]))),
     )
 
 
+def _combined(
+    cell: Cell,
+    fusion: FittedScoreFusion,
+    name: str,
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+) -> np.ndarray:
+    """One array of all members, fused entry by entry.
+
+    Raises:
+        PluginError: another shape, or not finite.
+    """
+    inputs = {label: arrays[name].astype(np.float64) for label, arrays in scores.items()}
+    shape = next(iter(inputs.values())).shape
+    made = np.asarray(fusion.combine(inputs), np.float32)
+    if made.shape != shape or not np.isfinite(made).all():
+        raise PluginError(
+            f"The attack {cell.attack.id} must combine scores of shape {shape} to finite scores "
+            f"of that shape; got shape {made.shape}."
+        )
+    return made
+
+
 def score(
     session: Session, cell: Cell, trained: TrainedAttack, released: Released
-) -> dict[str, np.ndarray]:
-    """Photo-level scores in the split's order; `privbench.evidence.Scores` says which."""
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Photo-level scores in the split's order (`privbench.evidence.Scores` says which), and what
+    the scorers noted about released probes and each gallery."""
     rng = np.random.default_rng(stage_seed(session.plan.study.seed, "shuffle"))
     compare = _Comparison(cell, trained, rng)
 
@@ -248,11 +286,11 @@ def score(
         return [released_set(session, released, part, draw) for draw in range(cell.draws)]
 
     probes, held_out = draws("probes"), draws(VALIDATION)
-    everyone = [_joined(p, s) for p, s in zip(probes, draws("non-mated"), strict=True)]
+    everyone = [joined([p, s]) for p, s in zip(probes, draws("non-mated"), strict=True)]
     cross = released_set(session, released, "cross-gallery")
     validation, n = session.part(VALIDATION), len(probes[0])
-    clear = compare(everyone, session.part("gallery"), False)  # enrols each gallery once
-    anonymized = compare(everyone, cross, True)
+    clear = compare(everyone, session.part("gallery"), False, "gallery")  # enrols it once
+    anonymized = compare(everyone, cross, True, "cross")
     arrays = {
         "gallery": clear[:n],
         "cross": anonymized[:n],
@@ -264,21 +302,26 @@ def score(
     }
     if cell.threat_model != "adaptive":  # all that such an attacker can fix a threshold on
         arrays["validation-clear"] = compare([validation], validation, False)
-    return arrays
+    return arrays, compare.facts
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Scores of an attack that sees neither names nor order."""
+    """Scores of an attack that sees neither names nor order, and what its scorers noted."""
 
     cell: Cell
     trained: TrainedAttack
     rng: np.random.Generator
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
-        self, draws: Sequence[ImageSet], gallery: ImageSet, anonymized: bool
+        self, draws: Sequence[ImageSet], gallery: ImageSet, anonymized: bool, name: str = ""
     ) -> np.ndarray:
-        """(N, G) scores of N probes, each in one draw or several, against a labelled gallery."""
+        """(N, G) scores of N probes, each in one draw or several, against a labelled gallery.
+
+        Args:
+            name: under which to keep the scorer's facts; "" keeps none.
+        """
         rows, columns = self.rng.permutation(len(draws[0])), self.rng.permutation(len(gallery))
         people = np.unique(gallery.subject)
         labels = self.rng.permutation(len(people))[np.searchsorted(people, gallery.subject)]
@@ -293,6 +336,8 @@ class _Comparison:
                 scores = torch.stack([scorer.score(probes) for probes in hidden]).mean(0)
             else:
                 scores = scorer.score(hidden[0])
+        if name and (noted := getattr(scorer, "facts", None)):
+            self.facts[name] = dict(noted)
         return _unshuffled(plugin, scores, rows, columns)
 
     def pairwise(self, draws: Sequence[ImageSet], sources: ImageSet) -> np.ndarray:
@@ -303,14 +348,6 @@ class _Comparison:
             rows = np.arange(start, min(start + 1024, len(sources)))
             own[rows] = self([d.take(rows) for d in draws], alone.take(rows), False).diagonal()
         return own
-
-
-def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    return ImageSet(
-        torch.cat([first.pixels, second.pixels]),
-        np.concatenate([first.subject, second.subject]),
-        (*first.keys, *second.keys),
-    )
 
 
 def _neutral(images: ImageSet, prefix: str, labels: Ints | None = None) -> ImageSet:

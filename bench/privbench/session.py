@@ -22,14 +22,15 @@ class Session:
     """One execution: the plan, the store, and what has been built or decoded so far.
 
     Attributes:
-        trained: attacks that never ask the anonymizer, by their reference; they serve all cells.
+        trained: attacks that never ask the anonymizer, by their reference, and the seconds that
+            training took; they serve all cells.
     """
 
     plan: Plan
     store: Store
     device: torch.device
     reporter: Reporter
-    trained: dict[str, TrainedAttack] = field(default_factory=dict)
+    trained: dict[str, tuple[TrainedAttack, float]] = field(default_factory=dict)
     _built: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, ImageSet] = field(default_factory=dict)
     _fitted: dict[str, Metric] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Session:
         return self._parts[name]
 
     def forget_models(self) -> None:
-        """Free what the last anonymizer or attack holds."""
+        """Free the last anonymizer and attack; what serves all cells stays."""
         self._built.clear()
 
 

@@ -233,7 +233,11 @@ class AttackerView:
 
 
 class Scorer(Protocol):
-    """A trained re-identification attack, with a gallery enrolled."""
+    """A trained re-identification attack, with a gallery enrolled.
+
+    `facts`, where a scorer has it, is a JSON-able mapping for the record, read after scoring: in
+    how many probes no face was found, say.
+    """
 
     def score(self, probes: ImageSet) -> torch.Tensor:
         """Similarity of N probes to the G enrolled images.

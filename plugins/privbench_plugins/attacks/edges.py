@@ -17,7 +17,7 @@ class EdgeMatchConfig(Config):
     """Settings of `edge-match`. Pixels are those of images with a shorter side of `side`."""
 
     side: int = Field(
-        128, ge=16, le=1024, description="pixels of the shorter side; larger images are shrunk"
+        128, ge=32, le=1024, description="pixels of the shorter side; larger images are shrunk"
     )
     threshold: float = Field(
         1.0, gt=0, description="factor on the thresholds of the anonymizers' canny"

@@ -142,26 +142,37 @@ class TrainedRecogniser:
 
     def enroll(self, gallery: ImageSet, anonymized: bool) -> Scorer:
         """Embed the references; clear or anonymized, all is one to it."""
-        return RecogniserScorer(self, self.embed(gallery))
+        rows, undetected = self.embed(gallery)
+        facts = {"references": len(rows), "references_undetected": undetected}
+        return RecogniserScorer(self, rows, {"recogniser": self.report["recogniser"]} | facts)
 
-    def embed(self, images: ImageSet) -> Tensor:
-        """(N, D) rows of length one."""
+    def embed(self, images: ImageSet) -> tuple[Tensor, int | None]:
+        """(N, D) rows of length one, and in how many images no face was found."""
         if not len(images):
-            return torch.zeros(0, 1)
-        chips = self.recogniser.align(Faces(images.pixels, self.doublings)).pixels
-        plain = self.recogniser.embed(chips)
-        return _both(self.recogniser, chips, plain) if self.mirror else plain
+            return torch.zeros(0, 1), None
+        chips = self.recogniser.align(Faces(images.pixels, self.doublings))
+        plain = self.recogniser.embed(chips.pixels)
+        rows = _both(self.recogniser, chips.pixels, plain) if self.mirror else plain
+        return rows, chips.undetected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecogniserScorer:
-    """An enrolled gallery of (G, D) embeddings."""
+    """An enrolled gallery of (G, D) embeddings.
+
+    Attributes:
+        facts: images without a detected face, among references and among the probes scored last;
+            they were scored all the same, by the middle of the image.
+    """
 
     trained: TrainedRecogniser
     gallery: Tensor
+    facts: dict[str, Any]
 
     def score(self, probes: ImageSet) -> Tensor:
         """(N, G) cosine similarity."""
         if not len(probes) or not len(self.gallery):
             return torch.zeros(len(probes), len(self.gallery))
-        return self.trained.embed(probes) @ self.gallery.T
+        rows, undetected = self.trained.embed(probes)
+        self.facts.update(probes=len(rows), probes_undetected=undetected)
+        return rows @ self.gallery.T

@@ -7,7 +7,7 @@ of scores whose weights maximise the likelihood of "same person" on pairs of hel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -67,18 +67,17 @@ class Ensemble:
             for fusion in _options(self.config.fusion, _FUSIONS):
                 judged[name, fusion] = _mean_quality(fused, subject, folds, fusion)
         # On a tie the simpler rule wins: it was tried first.
-        rule, fusion = max(judged, key=lambda key: judged[key].mean_average_precision)
+        rule, fusion = max(judged, key=lambda key: _rank(judged[key]))
         fitted, facts = _RULES[rule](scores, subject, self.config.ridge)
         report = {
             "rule": rule,
             "members": list(members),
+            "fusion": fusion,
             "single": {
-                name: max(_whole(scores[..., i], subject, f) for f in _FUSIONS)
-                for i, name in enumerate(members)
+                name: asdict(_strongest(scores[..., i], subject)) for i, name in enumerate(members)
             },
             "cross_validation": {
-                f"{name}/{how}": found.mean_average_precision
-                for (name, how), found in judged.items()
+                f"{name}/{how}": asdict(found) for (name, how), found in judged.items()
             },
         } | {k: dict(zip(members, v, strict=True)) for k, v in facts.items()}
         return FittedEnsemble(members, fitted, fusion, report)
@@ -110,8 +109,14 @@ def _mean_quality(fused: Floats, subject: Ints, folds: Ints, fusion: Fusion) -> 
     return Quality(*(float(x) for x in np.average(columns, axis=0, weights=weights)))
 
 
-def _whole(scores: Floats, subject: Ints, fusion: Fusion) -> float:
-    return _quality(scores, subject, fusion).mean_average_precision
+def _strongest(scores: Floats, subject: Ints) -> Quality:
+    """One member's quality, its references combined the better way."""
+    return max((_quality(scores, subject, fusion) for fusion in _FUSIONS), key=_rank)
+
+
+def _rank(found: Quality) -> tuple[float, float, float]:
+    """Larger is better: first ranks, then mean log-rank, then mean average precision."""
+    return found.rank1, -found.log_rank, found.mean_average_precision
 
 
 def _quality(scores: Floats, subject: Ints, fusion: Fusion) -> Quality:
@@ -142,12 +147,9 @@ def _regression(scores: Floats, subject: Ints, ridge: float) -> tuple[Floats, fl
 
 
 def _best(scores: Floats, subject: Ints, ridge: float) -> tuple[Rule, dict[str, list[float]]]:
-    found = [
-        max(_whole(scores[..., i], subject, fusion) for fusion in _FUSIONS)
-        for i in range(scores.shape[-1])
-    ]
-    chosen = int(np.argmax(found))
-    share = [float(i == chosen) for i in range(len(found))]
+    members = range(scores.shape[-1])
+    chosen = max(members, key=lambda i: _rank(_strongest(scores[..., i], subject)))
+    share = [float(i == chosen) for i in members]
     return lambda values: values[..., chosen], {"weights": share}
 
 

@@ -105,7 +105,12 @@ def _common_columns(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
 
 
 def labels_of(column: str, values: Sequence[object]) -> Labels:
-    """(N,) labels; a truth value is named by its column, nothing is unknown."""
-    named = {True: column, False: f"no {column}", None: ""}
-    texts = [named[v] if v is None or isinstance(v, bool) else str(v) for v in values]
-    return np.array(texts, dtype=np.str_)
+    """(N,) labels; a truth value is named by its column, nothing and NaN are unknown."""
+    named = {True: column, False: f"no {column}"}
+
+    def text(value: object) -> str:
+        if value is None or value != value:
+            return ""
+        return named[value] if isinstance(value, bool) else str(value)
+
+    return np.array([text(v) for v in values], dtype=np.str_)

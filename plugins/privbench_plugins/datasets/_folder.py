@@ -84,7 +84,7 @@ def _in_table(root: Path, columns: Columns, config: FolderConfig, image: str) ->
     shown = [labels_of(name, columns[name]) for name in config.attributes]
     unknown = [NAME] * len(people)
     places = labels_of("population", columns.get("population", unknown))
-    paths = isinstance(next(iter(columns[image]), None), str)
+    paths = isinstance(next((c for c in columns[image] if c is not None), None), str)
     for row, (person, place) in enumerate(zip(people, places, strict=True)):
         about = (str(place) or NAME, tuple(str(labels[row]) for labels in shown))
         if paths:

@@ -115,21 +115,31 @@ class AlignedPhotos(Photos):
     looked: NDArray[np.bool_]
     moves: NDArray[np.complex128]
 
+    def pixels(self, index: Ints) -> Tensor:
+        """See `Photos.pixels`.
+
+        Raises:
+            DataError: also, with `on_undetected=refuse`, no face is found in an image.
+        """
+        out = Photos.pixels(self, index)
+        missed = np.asarray(index)[~self._found(index)]
+        if self.refuse and len(missed):
+            raise DataError(
+                f"{self.name}: no face is found in {self.keys[int(missed[0])]!r}; remove it, take "
+                "another detector, or set on_undetected=centre."
+            )
+        return out
+
     def undetected(self, index: Ints) -> int:
-        """How many of these images show no face to the detector."""
+        """How many of these images show no face to the detector; refuses none."""
         unseen = index[~self.looked[index]]
         if len(unseen):
-            self.pixels(unseen)
+            Photos.pixels(self, unseen)
         return int((~self._found(index)).sum())
 
     def _framed(self, rows: Ints, pixels: Tensor) -> Tensor:
         self._look(rows, pixels)
         out, found = square(pixels, self.side, self.how), self._found(rows)
-        if self.refuse and not found.all():
-            raise DataError(
-                f"{self.name}: no face is found in {self.keys[int(rows[~found][0])]!r}; remove "
-                "it, take another detector, or set on_undetected=centre."
-            )
         faces = torch.from_numpy(np.flatnonzero(found))
         out[faces] = warp(pixels[faces], self.moves[rows[found]], self.side)
         return out

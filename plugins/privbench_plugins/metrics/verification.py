@@ -50,7 +50,8 @@ class PointConfig(BaseConfig):
     """Options of `operating-point`."""
 
     fmrs: tuple[Rate, ...] = Field(
-        (0.01,), description="False match rates for which attacker-validation fixes a threshold."
+        (0.01, 0.1),
+        description="False match rates for which attacker-validation fixes a threshold.",
     )
 
 
