@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,41 @@ def test_one_detector_pass_for_all_candidates(
     report = recognisers.build(config).train(view_of(images)).report
     assert passes == [1]
     assert {c["undetected"] for c in report["candidates"].values()} == {0}
+
+
+def test_an_image_is_embedded_once(parts: dict[str, ImageSet]) -> None:
+    """Galleries are enrolled again and again, probes met in several trials: the rows are kept,
+    and are those of an attack that meets the images for the first time."""
+    config = RecogniserConfig(recognisers=("dlib",), mirror="off")
+    images = parts["validation"].take(range(0, 12))
+    trained, fresh = (recognisers.build(config).train(view_of(images)) for _ in range(2))
+    met: list[int] = []
+    embed = trained.recogniser.embed  # type: ignore[attr-defined]
+
+    @dataclass(frozen=True)
+    class Counting:
+        align = trained.recogniser.align  # type: ignore[attr-defined]
+
+        def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+            met.append(len(pixels))
+            rows: torch.Tensor = embed(pixels)
+            return rows
+
+    trained.recogniser = Counting()  # type: ignore[attr-defined]
+    blank = noise(images.take([0]))
+    probes = ImageSet(
+        torch.cat([images.pixels[3:6], blank.pixels]), np.arange(4), ("a", "b", "c", "d")
+    )
+    scorer = trained.enroll(images.take(range(0, 4)), False)
+    first, again = scorer.score(probes), scorer.score(probes)
+    assert met == [4, 3]  # one probe is in the gallery
+    assert torch.equal(first, again)
+    expected = fresh.enroll(images.take(range(0, 4)), False).score(probes)
+    torch.testing.assert_close(first, expected)
+    assert scorer.facts == {  # type: ignore[attr-defined]
+        "recogniser": "dlib", "references": 4, "references_undetected": 0, "probes": 4,
+        "probes_undetected": 1,
+    }  # fmt: skip
 
 
 # --- transformers ------------------------------------------------------------------------------

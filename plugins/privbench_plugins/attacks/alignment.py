@@ -44,12 +44,17 @@ class Chips:
 
     Attributes:
         pixels: (N, 3, S, S) uint8 RGB.
-        undetected: faces that no detector found, for which the middle of the image stands;
-            None where the recogniser uses no detector.
+        found: (N,) whether a detector found the face; the middle of the image stands for those it
+            did not. None where the recogniser uses no detector.
     """
 
     pixels: Tensor
-    undetected: int | None = None
+    found: NDArray[np.bool_] | None = None
+
+    @property
+    def undetected(self) -> int | None:
+        """Images without a detected face."""
+        return None if self.found is None else int((~self.found).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +141,7 @@ def align(faces: Faces, side: int) -> Chips:
     for start in range(0, len(rows), _BATCH):
         block = slice(start, start + _BATCH)
         chips[rows[block]] = warp(faces.pixels[rows[block]], moves[block], side)
-    return Chips(chips, int((~known).sum()))
+    return Chips(chips, np.asarray(known))
 
 
 def centred(pixels: Tensor, side: int) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from privbench.errors import PluginError
@@ -132,6 +134,8 @@ class TrainedRecogniser:
         recogniser: the chosen one.
         mirror: embeddings average over the mirrored crop.
         doublings: of the detector.
+        known: embedding of each image met, and whether its face was found, by the image's hash: a
+            gallery is enrolled for every anonymizer, and a probe is scored against several.
     """
 
     fusion: Fusion
@@ -139,6 +143,7 @@ class TrainedRecogniser:
     recogniser: Recogniser
     mirror: bool
     doublings: int
+    known: dict[bytes, tuple[Tensor, bool | None]] = field(default_factory=dict)
 
     def enroll(self, gallery: ImageSet, anonymized: bool) -> Scorer:
         """Embed the references; clear or anonymized, all is one to it."""
@@ -150,10 +155,21 @@ class TrainedRecogniser:
         """(N, D) rows of length one, and in how many images no face was found."""
         if not len(images):
             return torch.zeros(0, 1), None
-        chips = self.recogniser.align(Faces(images.pixels, self.doublings))
+        hashes = [blake2b(p.numpy().tobytes(), digest_size=16).digest() for p in images.pixels]
+        new = {h: i for i, h in enumerate(hashes) if h not in self.known}
+        if new:
+            rows, found = self._embedded(images.pixels[list(new.values())])
+            seen = [None] * len(rows) if found is None else found.tolist()
+            self.known |= dict(zip(new, zip(rows, seen, strict=True), strict=True))
+        faces = [self.known[h][1] for h in hashes]
+        undetected = None if None in faces else faces.count(False)
+        return torch.stack([self.known[h][0] for h in hashes]), undetected
+
+    def _embedded(self, pixels: Tensor) -> tuple[Tensor, NDArray[np.bool_] | None]:
+        chips = self.recogniser.align(Faces(pixels, self.doublings))
         plain = self.recogniser.embed(chips.pixels)
         rows = _both(self.recogniser, chips.pixels, plain) if self.mirror else plain
-        return rows, chips.undetected
+        return rows, chips.found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -143,7 +143,9 @@ class Dlib:
                 for i in known
             ]
             pixels[known] = torch.from_numpy(np.stack(chips)).permute(0, 3, 1, 2)
-        return Chips(pixels, len(faces.pixels) - len(known))
+        found = np.zeros(len(faces.pixels), dtype=np.bool_)
+        found[known] = True
+        return Chips(pixels, found)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """See `Recogniser.embed`."""
