@@ -211,6 +211,19 @@ class Study(_Model):
         ordered = sorted(found, key=lambda key: (key[0], sum(found[key]) / len(found[key])))
         return tuple(name for _, name in ordered) if len(ordered) > 1 else ()
 
+    def judge(self, reference: str) -> str:
+        """The attack under which variants are compared with a reference: the hardest on it."""
+        found = (v.hardest(self.results.primary_trial) for v in self.results.variants
+                 if v.label == reference)  # fmt: skip
+        return next((a.attack for a in found if a is not None), "")
+
+    def difference(self, variant: Variant, reference: str) -> Difference | None:
+        """Variant minus reference, both under the attack `judge` names."""
+        attack = self.judge(reference)
+        return next(
+            (a.differences.get(reference) for a in variant.attacks if a.attack == attack), None
+        )
+
     def rows(self, *groups: Group) -> list[tuple[Variant, Attacked, Trial]]:
         """Finished variants of some groups, with their hardest attack on the primary trial."""
         trial = self.results.primary_trial

@@ -196,14 +196,15 @@ def _difference_table(study: Study) -> str:
     references = study.definition.references
     head = ["Rank-1 of"]
     for name in references:
-        head += [f"minus {escape(name)}", "p", "p, Holm"]
+        under = f" under {escape(study.judge(name))}" if study.ladder else ""
+        head += [f"minus {escape(name)}{under}", "p", "p, Holm"]
     rows = []
     for v in study.results.variants:
-        if (a := v.hardest(study.results.primary_trial)) is None:
+        if v.hardest(study.results.primary_trial) is None:
             continue
         cells = [escape(v.label)]
         for name in references:
-            d = a.differences.get(name)
+            d = study.difference(v, name)
             if d is None or d.value is None:
                 cells += ["", "", ""]
                 continue

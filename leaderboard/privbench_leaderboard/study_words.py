@@ -124,8 +124,8 @@ def _stricter(study: Study) -> Iterator[str]:
 def _differences(study: Study) -> Iterator[str]:
     for reference in study.definition.references:
         groups: dict[str, list[str]] = {"below": [], "above": [], "same": []}
-        for v, a, _ in study.rows("condition", "control"):
-            d = a.differences.get(reference)
+        for v, _, _ in study.rows("condition", "control"):
+            d = study.difference(v, reference)
             if d is None or d.value is None:
                 continue
             side = "same" if d.p_holm >= LEVEL else "below" if d.value < 0 else "above"
@@ -139,9 +139,10 @@ def _differences(study: Study) -> Iterator[str]:
             )
             if groups[side]
         ]
+        attack = f" under {escape(study.judge(reference))}" if study.ladder else ""
         if texts:
             yield (
-                f"**Against {escape(reference)}**, on the same probes (Holm-adjusted "
+                f"**Against {escape(reference)}**, on the same probes{attack} (Holm-adjusted "
                 f"p < {LEVEL:g}): {'; '.join(texts)}."
             )
 
