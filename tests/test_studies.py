@@ -488,3 +488,63 @@ def test_the_page_s_example_is_a_study() -> None:
     study = parse_study(tomllib.loads(example), "docs/studies.md")
     assert [v.label for v in select(study, quick=True)] == ["no anonymization", "blur 4"]
     assert len(select(study, quick=False)) == 5
+
+
+def test_several_attacks_make_a_ladder(faces: Path, tmp_path: Path) -> None:
+    """Weakest first, controls last and outside the worst case; drawn, and said in words; variants
+    that never ask share one training; draws and a shared seed are variants of their own."""
+    variants: list[dict[str, Any]] = [
+        {"label": "nothing", "group": "control", "anonymizer": "none"},
+        {"label": "mosaic", "group": "baseline", "anonymizer": "pixelate"},
+        {"label": "noise", "group": "baseline", "anonymizer": "spy"},
+        {"label": "noise, 2 draws", "group": "baseline", "anonymizer": "spy", "draws": 2},
+        {"label": "noise, one seed", "group": "baseline", "anonymizer": "spy", "fixed_seed": True},
+    ]
+    attacks = [{"id": "spy-attack", "how": "quiet"}, "random-guess"]
+    metrics = ["identification", "verification", "open-set", "linkability", "det"]
+    study = parse_study(
+        body(faces, attacks=attacks, metrics=metrics, variants=variants, sweeps=[], people=0,
+             references=["noise"]),
+        "test",
+    )  # fmt: skip
+    CALLS.clear()
+    out = tmp_path / "out"
+    found = run_study_file(
+        "ladder", study, out, store=str(tmp_path / "store"), registry=registry("black-box")
+    )
+    assert not any(o.error for o in found)
+    assert CALLS.count("train") == 2  # two draws are another training
+    releases = [o.records[0].release for o in found]
+    assert [r["draws"] for r in releases] == [1, 1, 1, 2, 1]
+    assert [r["fixed_seed"] for r in releases] == [False, False, False, False, True]
+    page = lb.write_study(out).read_text(encoding="utf-8")
+    assert (out / "ladder.png").stat().st_size > 10_000
+    assert (out / "det.png").stat().st_size > 10_000
+    read = lb.load_study(out / "study.json")
+    assert read.ladder == ("spy-attack", "random-guess")
+    (row,) = [v for v in read.results.variants if v.label == "mosaic"]
+    assert row.worst_case is not None
+    assert row.worst_case.value == row.attacks[0].trials["full-ref"].value
+    assert "| Rank-1 ↓ under" in page
+    assert "random-guess (none, a control: no part of the worst case)" in page
+    assert "minus noise under spy-attack" in page
+    assert "**The strongest attack** is spy-attack on" in page
+
+
+def test_variants_are_compared_under_one_attack() -> None:
+    """The hardest on the reference, not the hardest on each variant."""
+    found = result(ROWS)
+    other = number(-0.25) | {"p": 0.5, "p_holm": 0.5}
+    for variant in found["results"]["variants"]:
+        (weaker,) = variant["attacks"]
+        stronger = weaker | {"attack": "stronger", "differences": {"ref": other}}
+        variant["attacks"].append(stronger | {"trials": dict(weaker["trials"])})
+        if variant["label"] == "ref":
+            lower = {"value": 0.0, "low": 0.0, "high": 0.1}
+            weaker["trials"]["full-ref"] = weaker["trials"]["full-ref"] | lower
+    study = Study.model_validate(found)
+    assert study.judge("ref") == "stronger"
+    for variant in study.results.variants:
+        difference = study.difference(variant, "ref")
+        assert difference is not None
+        assert difference.value == -0.25
