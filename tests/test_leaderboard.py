@@ -508,3 +508,4 @@ def test_plot_shows_what_is_known(tmp_path: Path) -> None:
     assert "gaussian-blur" not in shown
     assert data.startswith(b"\x89PNG")
     assert data == (tmp_path / "b.png").read_bytes()
+    assert shown.count("controlnet-canny") == 1  # a weaker attacker's row is no second point

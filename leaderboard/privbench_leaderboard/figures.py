@@ -30,7 +30,7 @@ AXES = (
 def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
     """Worst-case rank-1 against utility, with intervals, Pareto front and chance, as PNG.
 
-    One panel per utility of `AXES` that at least two rows have. Controls and diagnostics are
+    Rows of the strongest attacker only: what a weaker one leaves is no protection. One panel per utility of `AXES` that at least two rows have. Controls and diagnostics are
     hollow and never on the front. The same table gives the same bytes with the same matplotlib.
 
     Args:
@@ -47,6 +47,7 @@ def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
     from matplotlib.figure import Figure
 
     rows = [row for row in table.rows if _known(row.rank1)]
+    rows = [row for row in rows if row.threat_model == rows[0].threat_model]
     wanted = [
         (name, title)
         for name, title in AXES

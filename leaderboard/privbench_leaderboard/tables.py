@@ -373,7 +373,9 @@ def _labels(plugins: Iterable[Plugin]) -> dict[str, str]:
         others = [f for other, f in facts.values() if other == name]
         names = sorted({k for f in others for k in f})
         shown = [
-            f"{k}={mine[k]}" for k in names if len({f.get(k) for f in others}) > 1 and k in mine
+            f"{k}={mine[k]}"  # one that a record is too old to have tells nothing apart
+            for k in names
+            if k in mine and len({f[k] for f in others if k in f}) > 1
         ]
         labels[ref] = f"{name} ({', '.join(shown)})" if shown else name
     return labels
