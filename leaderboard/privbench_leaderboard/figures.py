@@ -30,8 +30,9 @@ AXES = (
 def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
     """Worst-case rank-1 against utility, with intervals, Pareto front and chance, as PNG.
 
-    Rows of the strongest attacker only: what a weaker one leaves is no protection. One panel per utility of `AXES` that at least two rows have. Controls and diagnostics are
-    hollow and never on the front. The same table gives the same bytes with the same matplotlib.
+    Rows of the strongest attacker only: what a weaker one leaves is no protection. One panel per
+    utility of `AXES` that at least two rows have. Controls and diagnostics are hollow and never on
+    the front. The same table gives the same bytes with the same matplotlib.
 
     Args:
         table: one of those that `build` returns.

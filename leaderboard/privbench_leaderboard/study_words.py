@@ -58,17 +58,15 @@ def _ladder(study: Study) -> Iterator[str]:
     """Which attack is strongest where, and what the weakest attacker alone would have said."""
     if not study.ladder:
         return
+    primary = study.results.primary_trial
     strongest: dict[str, list[str]] = {}
     missed = []
-    for v, hardest, trial in study.rows("condition", "sweep", "baseline", "control"):
-        tried = [
-            a for a in v.attacks if a.control is None and study.results.primary_trial in a.trials
-        ]
-        best = [t.value for a in tried if (t := a.trials[study.results.primary_trial]).value]
-        tied = sum(value == trial.value for value in best) > 1
-        name = "several alike" if tied else escape(hardest.attack)
+    for v, _, trial in study.rows("condition", "sweep", "baseline", "control"):
+        tried = [a for a in v.attacks if a.control is None and primary in a.trials]
+        best = [escape(a.attack) for a in tried if a.trials[primary].value == trial.value]
+        name = _listed(best) + (" alike" if len(best) > 1 else "")
         strongest.setdefault(name, []).append(escape(v.label))
-        naive = [a.trials[study.results.primary_trial] for a in tried if a.threat_model == "none"]
+        naive = [a.trials[primary] for a in tried if a.threat_model == "none"]
         if v.control is None and trial.verdict == "violates":
             missed += [escape(v.label) for t in naive if t.verdict != "violates"]
     said = [f"{name} on {_listed(labels)}" for name, labels in strongest.items()]
@@ -76,8 +74,8 @@ def _ladder(study: Study) -> Iterator[str]:
     if missed:
         yield (
             "**What a naive attacker would not have seen.** A recogniser that knows nothing of "
-            f"the anonymizer does not show that {_listed(missed)} violate k-anonymity; a stronger "
-            "attack does."
+            "the anonymizer does not show that k-anonymity is violated by "
+            f"{_listed(missed)}; a stronger attack does."
         )
 
 
