@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -17,7 +18,7 @@ from privbench.data import PROTOCOLS
 from privbench.ranking import rank_rows
 from privbench.record import Record, to_json
 from privbench_leaderboard.markdown import escape
-from privbench_leaderboard.records import parse
+from privbench_leaderboard.records import LARGEST, parse
 
 GOLDEN = Path(__file__).parent / "golden" / "LEADERBOARD.md"
 
@@ -457,6 +458,20 @@ def test_unreadable_records_stop_the_board(tmp_path: Path, text: str, message: s
         lb.write(tmp_path, tmp_path / "out.md")
     assert "odd.json" in str(caught.value)
     assert not (tmp_path / "out.md").exists()
+
+
+def test_packed_records_are_read(tmp_path: Path) -> None:
+    """A gzipped record is the record; a damaged or overgrown one stops the board."""
+    text = json.dumps(record()).encode()
+    (tmp_path / "a.json").write_bytes(text)
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(text))
+    one, two = lb.load(tmp_path)
+    assert one == two
+    for data, message in ((gzip.compress(text)[:-9], "Cannot read"), (text, "Cannot read"),
+                          (gzip.compress(b" " * (LARGEST + 1)), "unpacks to more")):  # fmt: skip
+        (tmp_path / "b.json.gz").write_bytes(data)
+        with pytest.raises(lb.LeaderboardError, match=message):
+            lb.load(tmp_path)
 
 
 def test_infinite_estimates_are_refused() -> None:

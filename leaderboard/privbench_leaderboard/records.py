@@ -6,7 +6,9 @@ be recomputed without the benchmark. Only the fields that a table needs are name
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,6 +27,9 @@ from privbench_leaderboard.errors import LeaderboardError
 
 SCHEMA_VERSION = 1
 """The record schema that this package reads."""
+
+LARGEST = 64 * 2**20
+"""Bytes that a packed record may unpack to."""
 
 ThreatModel = Literal["none", "black-box", "adaptive"]
 Control = Literal["positive", "negative", "diagnostic"]
@@ -156,7 +161,7 @@ class Entry(_Model):
 
 
 def load(folder: Path | str) -> tuple[Entry, ...]:
-    """Every `*.json` below a folder, as entries in the order of their paths.
+    """Every `*.json` and `*.json.gz` below a folder, as entries in the order of their paths.
 
     Raises:
         LeaderboardError: the folder is missing or holds no record, or a file is unreadable, of
@@ -165,9 +170,10 @@ def load(folder: Path | str) -> tuple[Entry, ...]:
     root = Path(folder)
     if not root.is_dir():
         raise LeaderboardError(f"There is no folder {root}.")
-    entries = tuple(_read(path) for path in sorted(root.rglob("*.json")))
+    paths = sorted([*root.rglob("*.json"), *root.rglob("*.json.gz")])
+    entries = tuple(_read(path) for path in paths)
     if not entries:
-        raise LeaderboardError(f"{root} holds no records (*.json).")
+        raise LeaderboardError(f"{root} holds no records (*.json, *.json.gz).")
     return entries
 
 
@@ -200,10 +206,18 @@ def parse(text: str, name: str = "record") -> Entry:
 
 def _read(path: Path) -> Entry:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _unpacked(path) if path.suffix == ".gz" else path.read_text(encoding="utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LeaderboardError(f"Cannot read the record {path}: {error}") from error
     return parse(text, str(path))
+
+
+def _unpacked(path: Path) -> str:
+    with gzip.open(path) as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise LeaderboardError(f"The record {path} unpacks to more than {LARGEST:,} bytes.")
+    return data.decode()
 
 
 def _refuse(constant: str) -> None:
