@@ -37,10 +37,11 @@ from privbench.types import Evidence, Floats, Identification, ImageSet, Metric, 
 from privbench_plugins.metrics import fidelity, identification, kanonymity, verification
 from privbench_plugins.metrics._common import exceedance
 from privbench_plugins.metrics._kanonymity import weighted_quantiles
-from privbench_plugins.metrics._operating import fixed_threshold
+from privbench_plugins.metrics._operating import OperatingPoint, fixed_threshold
 
 SPECS = (*identification.SPECS, *verification.SPECS, *kanonymity.SPECS)
-RATES, CURVE, ROC, DET, POINT, SETS = (spec.build(spec.config()) for spec in SPECS)
+RATES, CURVE, ROC, DET, _, SETS = (spec.build(spec.config()) for spec in SPECS)
+POINT = OperatingPoint((0.01,))
 SCORED: list[Metric] = [RATES, CURVE, ROC, DET, POINT, SETS]
 
 IMPOSTORS = 3312
