@@ -45,6 +45,8 @@ from privbench_plugins.anonymizers import classical, ldm
 from privbench_plugins.anonymizers._classical import gaussian_blur, pixelate
 from privbench_plugins.anonymizers._ldm.anonymizer import LatentAnonymizer, resolve_dtype
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = tiny_models.RESOLUTION
 SPECS = {spec.id: spec for spec in (*classical.SPECS, *ldm.SPECS)}
 LATENT = ("controlnet-canny", "ldm-unconditional")
@@ -81,15 +83,6 @@ def edges(pixels: torch.Tensor, low: float = 30, high: float = 80) -> np.ndarray
         sigma = max(min(grey.shape) / 128, 0.5)
         maps.append(cv2.Canny(cv2.GaussianBlur(grey, (0, 0), sigma), low, high, L2gradient=True))
     return np.stack(maps)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Models this small only lose by a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

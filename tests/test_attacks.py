@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,8 @@ from privbench_plugins.conditions import canny
 from privbench_plugins.tiny_encoder import net
 from privbench_plugins.tiny_encoder import train as encoder_training
 from privbench_plugins.tiny_encoder.evaluate import cross_photo
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ASSETS = Path(contrastive.__file__).parents[1] / "assets"
 SHIPPED = ASSETS / "tiny-encoder"
@@ -130,15 +132,6 @@ def rank1(trained: Any, hide: Hide, count: int = 40) -> float:
     scores = trained.enroll(gallery, anonymized=False).score(probes)
     person = scores.view(count, count, 3).mean(2)
     return float((person.argmax(1) == torch.arange(count)).double().mean())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Steps of milliseconds: a second thread costs more in waiting than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ from privbench_plugins.attacks.through import EdgeOracle, Through, drawn, one_si
 from privbench_plugins.conditions import CANNY_HIGH, CANNY_LOW, canny
 from privbench_plugins.datasets import synthfaces
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SPECS = (*edges.SPECS, *diagnostics.SPECS)
 PLAIN = {"scale": 0.0, "shift": 0.0, "degrees": 0.0, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
@@ -31,14 +33,6 @@ SMALL: dict[str, Any] = {
     "backbone": "tiny", "side": 32, "batch": 32, "steps": 40, "checkpoints": 4,
     "learning_rate": 2e-3, "erase": 0, **PLAIN,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def people(count: int, photos: int, first: int = 0, side: int = 32) -> ImageSet:
