@@ -53,24 +53,26 @@ class Tags:
             a metric for `background`.
         knowledge: an attack's threat model; None for other kinds.
         evidence: what a metric measures: an attack's `identification` of probes, the same as an
-            `open-set` task with probes of people who are not enrolled, or the `release` beside
-            its sources; None for other kinds.
+            `open-set` task with probes of people who are not enrolled, the `release` beside its
+            sources, or an `inversion` of it; None for other kinds.
         default: a metric that runs where a study names none. False for one that needs a file
             of the user's, or is slow.
         aligns: a data set whose settings may name a detector: `build(config, find)` then gets a
             `privbench.types.FindDetector`.
         fuses: an attack that combines the scores of the run's other attacks (`ScoreFusion`); its
             threat model is the strongest among theirs.
+        inverts: an attack that reconstructs sources (`Inverter`), which recognisers then judge.
     """
 
     control: Literal["positive", "negative", "diagnostic"] | None = None
     stochastic: bool = False
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None
-    evidence: Literal["identification", "open-set", "release"] | None = None
+    evidence: Literal["identification", "open-set", "release", "inversion"] | None = None
     default: bool = True
     aligns: bool = False
     fuses: bool = False
+    inverts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

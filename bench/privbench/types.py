@@ -299,6 +299,43 @@ class Attack(Protocol):
         ...
 
 
+class TrainedInverter(Protocol):
+    """A trained inversion attack: it gives the anonymized face back.
+
+    The harness lets recognisers that the attack has never seen judge what it makes.
+
+    Attributes:
+        report: JSON-able facts for the record (settings chosen on attacker-validation, history).
+    """
+
+    report: Mapping[str, Any]
+
+    def invert(self, draws: Sequence[ImageSet]) -> torch.Tensor:
+        """Reconstruct the sources of released images.
+
+        The oracle of the view still answers meanwhile, for an attack that compares what the
+        anonymizer makes of a candidate with the release; it goes on counting, and goes on
+        refusing evaluation images.
+
+        Args:
+            draws: K releases of the same N photographs, in the same order, under neutral keys.
+
+        Returns:
+            (N, R, 3, H, W) float in [0, 1], on any device: R >= 1 reconstructions of each
+            photograph, the best first. A recogniser averages its features over them.
+            Reconstruction i may depend on release i alone.
+        """
+        ...
+
+
+class Inverter(Protocol):
+    """An attack that gives images back instead of scores (`Tags.inverts`)."""
+
+    def train(self, view: AttackerView) -> TrainedInverter:
+        """Return a new trained inverter; `self` is unchanged."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidationScores:
     """What an attack scores on the attacker's own held-out people.
@@ -393,7 +430,45 @@ class Release:
     subject: Ints
 
 
-Evidence = Identification | OpenSet | Release
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What one recogniser, which the inversion attack has never seen, makes of the probes.
+
+    Attributes:
+        judge: its name.
+        released: evidence with the released probes as they are, primary trial.
+        inverted: evidence with their reconstructions, same trial and gallery.
+        released_source: (N,) score of each released probe against its own source photo.
+        inverted_source: (N,) the same of its reconstruction.
+    """
+
+    judge: str
+    released: Identification
+    inverted: Identification
+    released_source: Floats
+    inverted_source: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inversion:
+    """Evidence of an inversion attack, row by row.
+
+    Attributes:
+        source: clear probes.
+        released: what was released for them.
+        inverted: their reconstructions, the best of each.
+        subject: (N,) identity of each probe.
+        judgements: one per recogniser, the one that attacker-validation chose first.
+    """
+
+    source: ImageSet
+    released: ImageSet
+    inverted: ImageSet
+    subject: Ints
+    judgements: tuple[Judgement, ...]
+
+
+Evidence = Identification | OpenSet | Release | Inversion
 
 
 @dataclass(frozen=True, slots=True)
