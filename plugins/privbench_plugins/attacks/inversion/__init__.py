@@ -1,0 +1,1 @@
+"""Inversion attacks: what they share, and one module for each."""
