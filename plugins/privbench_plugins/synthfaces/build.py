@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="render a training set of other identities")
     train.add_argument("--identities", type=int, default=2000)
     train.add_argument("--images", type=int, default=6)
+    train.add_argument("--first", type=int, default=0, metavar="N", help="number of the first one")
     train.add_argument("--out", type=Path, required=True)
     train.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N")
     sheet = commands.add_parser("sheet", help="draw the contact sheet")
@@ -44,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
 
             part, parts = options.shard
             render_training_set(
-                TrainPlan(options.identities, options.images, options.out, part, parts)
+                TrainPlan(
+                    options.identities, options.images, options.out, part, parts, options.first
+                )
             )
         case "sheet":
             from .sheet import write_sheet

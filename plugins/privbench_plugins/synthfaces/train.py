@@ -16,13 +16,17 @@ _MIX = ("wild", "campus-a", "wild", "campus-b", "wild")
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """How many identities and images, where to, and which part `part` of `parts` of the shards."""
+    """How many identities and images, where to, and which part `part` of `parts` of the shards.
+
+    Identities are numbered from `first`: sets of disjoint numbers show different people.
+    """
 
     identities: int
     images: int
     out: Path
     part: int = 0
     parts: int = 1
+    first: int = 0
 
     @property
     def shards(self) -> int:
@@ -46,13 +50,13 @@ def _shard_samples(studio: Studio, plan: TrainPlan, shard: int) -> list[Sample]:
     """Samples shard * 250 to (shard + 1) * 250."""
     low = shard * SHARD_IMAGES
     high = min(low + SHARD_IMAGES, plan.identities * plan.images)
-    first, last = low // plan.images, (high - 1) // plan.images
     samples = []
-    for number in range(first, last + 1):
+    for place in range(low // plan.images, (high - 1) // plan.images + 1):
+        number = plan.first + place
         population = _MIX[number % len(_MIX)]
         drawn = draw_samples(studio, "train", population, number, number, plan.images)
         for index, sample in enumerate(drawn):
-            if low <= number * plan.images + index < high:
+            if low <= place * plan.images + index < high:
                 samples.append(sample)
     return samples
 
