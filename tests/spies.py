@@ -110,6 +110,47 @@ class _DrawScorer(_SpyScorer):
         return self.score(whole)
 
 
+@dataclass
+class SpyInverter:
+    """Undoes the spy's noise from pairs, or something that an inverter must not do."""
+
+    how: str
+    report: dict[str, Any] = field(default_factory=dict)
+    oracle: Any = None
+
+    def train(self, view: AttackerView) -> SpyInverter:
+        """Ask about own photos; or reach for evaluation."""
+        CALLS.append("train")
+        assert view.oracle is not None
+        assert len(view.oracle(view.train)) == len(view.train)
+        if self.how == "peek":
+            view.oracle._session.part("probes")  # type: ignore[attr-defined]
+        return SpyInverter(self.how, {"how": self.how}, view.oracle)
+
+    def invert(self, draws: Sequence[ImageSet]) -> torch.Tensor:
+        """(N, 2, 3, H, W): what `how` says, and its mirror image."""
+        CALLS.append("invert")
+        images = draws[0]
+        assert (images.subject == -1).all(), "the subject is withheld"
+        assert not any(key.startswith("p") for key in images.keys), "keys tell nothing"
+        made = images.pixels.float() / 255
+        if self.how == "peek later":
+            self.oracle._session.part("gallery")
+        if self.how == "ask":
+            self.oracle(ImageSet(images.pixels ^ 1, images.subject, images.keys))
+        if self.how == "grey":
+            made = torch.full_like(made, 0.5)
+        broken = {
+            "type": images,
+            "shape": made,
+            "none": made[:, None][:, :0],
+            "dtype": images.pixels[:, None],
+            "nan": made[:, None] * float("nan"),
+            "range": made[:, None] * 255,
+        }
+        return broken.get(self.how, torch.stack([made, made.flip(3)], 1))  # type: ignore[return-value]
+
+
 class SpyAttackConfig(Config):
     """Settings of the spy attack."""
 
@@ -126,6 +167,11 @@ def build_attack(config: SpyAttackConfig) -> SpyAttack:
     return SpyAttack(config.how)
 
 
+def build_inverter(config: SpyAttackConfig) -> SpyInverter:
+    """Build."""
+    return SpyInverter(config.how)
+
+
 def registry(knowledge: str = "adaptive") -> Registry:
     """The installed plugins and the spies."""
     spies = (
@@ -135,6 +181,16 @@ def registry(knowledge: str = "adaptive") -> Registry:
         PluginSpec(
             "attack", "spy-attack", 1, "spy", build_attack, SpyAttackConfig,
             tags=Tags(knowledge=knowledge),  # type: ignore[arg-type]
+        ),
+        PluginSpec(
+            "attack", "spy-inverter", 1, "spy", build_inverter, SpyAttackConfig,
+            weights=lambda config: {"own.safetensors": "1" * 64},
+            tags=Tags(knowledge="adaptive", inverts=True),
+        ),
+        PluginSpec(
+            "attack", "spy-judge", 1, "spy", build_attack, SpyAttackConfig,
+            weights=lambda config: {"seen.safetensors": "1" * 64} if config.how == "seen" else {},
+            tags=Tags(knowledge="none"), argument="how",
         ),
     )  # fmt: skip
     known = dict(load_registry().plugins)

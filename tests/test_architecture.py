@@ -17,7 +17,8 @@ LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
     "errors", "spec", "progress", "types", "hookspecs", "keys", "registry", "data", "evidence",
     "store", "timing", "stats", "large", "paired", "ranking", "record", "ladder", "timing_record",
-    "plan", "session", "release", "scoring", "results", "measure", "execute", "api", "studyfile",
+    "plan", "session", "release", "oracle", "comparison", "training", "inversion", "scoring",
+    "results", "measure", "execute", "api", "studyfile",
     "pictures", "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {"errors", "spec", "progress", "types", "hookspecs", "keys", "data", "timing"}

@@ -43,6 +43,7 @@ def make_study(
     settings: Sequence[str] = (),
     draws: int = 1,
     fixed_seed: bool = False,
+    judges: Sequence[str] = (),
     registry: Registry | None = None,
 ) -> Study:
     """A study from ids (or `id:VALUE`) and `key=value` settings, as the command line takes them.
@@ -50,6 +51,7 @@ def make_study(
     Args:
         draws: independent draws of each probe that stochastic anonymizers release.
         fixed_seed: all images share one seed.
+        judges: recognisers that judge what inversion attacks reconstruct.
     """
     registry = registry or load_registry()
     selected: list[tuple[Kind, str]] = [("anonymizer", a) for a in anonymizers]
@@ -67,6 +69,7 @@ def make_study(
         anonymizers=choices("anonymizer", anonymizers, draws=draws, fixed_seed=fixed_seed),
         attacks=choices("attack", attacks),
         metrics=choices("metric", metrics),
+        judges=tuple(Choice(id=i) for i in dict.fromkeys(judges)),
         dataset=Choice(id=dataset, settings=given["dataset", dataset]),
         protocol=protocol,
         seed=seed,
@@ -126,6 +129,7 @@ def run(
     settings: Sequence[str] = (),
     draws: int = 1,
     fixed_seed: bool = False,
+    judges: Sequence[str] = (),
     store: str = STORE,
     records: str | None = None,
     reporter: Reporter | None = None,
@@ -149,6 +153,7 @@ def run(
         settings=settings,
         draws=draws,
         fixed_seed=fixed_seed,
+        judges=judges,
     )
     done, failures = run_study(study, store=store, records=records, reporter=reporter)
     if failures:

@@ -38,6 +38,9 @@ class What:
     """Attacks, by id."""
     metric: Ids = ()
     """Metrics, by id; all installed ones by default."""
+    judge: Ids = ()
+    """Recognisers that judge what inversion attacks reconstruct, such as naive-recogniser:dlib;
+    by default the project's own and, where it is installed, dlib's."""
     dataset: str = "synthfaces"
     """Data set: an id, or folder:PATH, hf:NAME."""
     protocol: str = "auto"
@@ -62,9 +65,9 @@ def _study(what: What) -> Study:
     from privbench.plan import load_study
 
     if what.study is not None:
-        if what.anonymizer or what.attack or what.metric or what.set:
+        if what.anonymizer or what.attack or what.metric or what.judge or what.set:
             raise ConfigError(
-                "Give a study file or --anonymizer/--attack/--metric/--set, not both."
+                "Give a study file or --anonymizer/--attack/--metric/--judge/--set, not both."
             )
         return load_study(what.study)
     if not what.anonymizer or not what.attack:
@@ -83,6 +86,7 @@ def _study(what: What) -> Study:
         settings=what.set,
         draws=what.draws,
         fixed_seed=what.fixed_seed,
+        judges=what.judge,
     )
 
 

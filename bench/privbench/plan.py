@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from privbench.data import (
     split,
     trials,
 )
-from privbench.errors import ConfigError, did_you_mean
+from privbench.errors import ConfigError, PluginLoadError, UnknownPluginError, did_you_mean
 from privbench.keys import code_digest, key
 from privbench.registry import Registered, Registry, make_config
 from privbench.spec import RANDOM, Config, Kind, Knowledge, PluginSpec
@@ -34,8 +34,10 @@ VALIDATION = "attacker-validation"
 ATTACKER_PARTS = ("attacker-train", VALIDATION)
 DEFAULT_BATCH = 64
 MOST_DRAWS = 64
+JUDGES = ("naive-recogniser:tiny-recogniser", "naive-recogniser:dlib")
+"""Recognisers that judge reconstructions where a study names none; those that can be had here."""
 
-Stage = Literal["anonymize", "attack", "rows", "record"]
+Stage = Literal["anonymize", "invert", "attack", "rows", "record"]
 
 
 class Choice(BaseModel):
@@ -60,6 +62,8 @@ class Study(BaseModel):
 
     Attributes:
         metrics: all that can run here and are tagged `default`, when empty.
+        judges: attacks without any knowledge that judge what inversion attacks reconstruct;
+            `JUDGES` when empty.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
     """
 
@@ -68,6 +72,7 @@ class Study(BaseModel):
     anonymizers: tuple[Choice, ...]
     attacks: tuple[Choice, ...]
     metrics: tuple[Choice, ...] = ()
+    judges: tuple[Choice, ...] = ()
     dataset: Choice = Choice(id="synthfaces")
     protocol: str = AUTO
     seed: int = Field(default=0, ge=0)
@@ -100,7 +105,7 @@ def load_study(path: Path) -> Study:
             raise ConfigError(
                 f"{path} has an unknown entry {name!r}. {did_you_mean(name, Study.model_fields)}"
             )
-    for name in ("anonymizers", "attacks", "metrics"):
+    for name in ("anonymizers", "attacks", "metrics", "judges"):
         if name in body:
             entries = body[name] if isinstance(body[name], list) else [body[name]]
             body[name] = [_choice(entry, name, path) for entry in entries]
@@ -218,6 +223,9 @@ class Cell:
         utility: metric id -> step, for metrics of the release.
         record: the last step.
         members: cells whose scores the attack fuses.
+        invert: the step that reconstructs, of an attack that does.
+        judges: recognisers of reconstructions by name; empty for other attacks.
+        inversion: metric id -> step, for metrics of an inversion.
     """
 
     anonymizer: Resolved
@@ -230,6 +238,9 @@ class Cell:
     utility: Mapping[str, Step]
     record: Step
     members: tuple[Cell, ...] = ()
+    invert: Step | None = None
+    judges: Mapping[str, Resolved] = field(default_factory=dict)
+    inversion: Mapping[str, Step] = field(default_factory=dict)
 
     @property
     def draws(self) -> int:
@@ -245,9 +256,12 @@ class Cell:
         """All steps in order."""
         yield from self.anonymize.values()
         yield from (member.score for member in self.members)
+        if self.invert:
+            yield self.invert
         yield self.score
         yield from self.rows.values()
         yield from self.utility.values()
+        yield from self.inversion.values()
         yield self.record
 
 
@@ -292,14 +306,18 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
     for plugin in (*(a for a, _ in anonymizers), *attacks, *metrics.values()):
         refuse_random(plugin)
     _check_fusion(attacks)
+    judges = {}
+    if inverters := [a for a in attacks if a.registered.spec.tags.inverts]:
+        judges = find_judges(registry, study.judges)
+        for attack in inverters:
+            _refuse_seen(attack, judges)
     data = open_dataset(registry, data_plugin)
     preset = get_preset(study.protocol, data)
     parts = split(data, preset)
     digests = {name: part_digest(data, rows) for name, rows in parts.parts().items()}
     labels = {name: attributes_digest(data, rows) for name, rows in parts.parts().items()}
-    context = _Context(
-        study.seed, preset, digests, labels, metrics, device_type, _facts_digest(data, data_plugin)
-    )
+    facts = _facts_digest(data, data_plugin)
+    context = _Context(study.seed, preset, digests, labels, metrics, judges, device_type, facts)
     cells = tuple(
         cell
         for anonymizer, choice in anonymizers
@@ -338,6 +356,58 @@ def _facts_digest(data: Dataset, plugin: Resolved) -> str:
     return key({"id": plugin.id, "facts": facts_of(data)})
 
 
+def find_judges(registry: Registry, chosen: Sequence[Choice]) -> dict[str, Resolved]:
+    """The recognisers that judge reconstructions, by name.
+
+    Raises:
+        ConfigError: one knows the anonymizer or is a control; two of one name; or none is named
+            and none of `JUDGES` can be had here.
+        PrivbenchError: one that is named cannot be had.
+    """
+    if not chosen:
+        found = {}
+        for name in JUDGES:
+            try:
+                found[judge_name(name)] = resolve(registry, "attack", Choice(id=name))
+            except (PluginLoadError, UnknownPluginError):
+                continue  # dlib is an extra
+        if not found:
+            raise ConfigError(
+                f"Inversion attacks need a judge, and none of {', '.join(JUDGES)} can be had "
+                "here. Name one with --judge."
+            )
+        return found
+    judges: dict[str, Resolved] = {}
+    for choice in chosen:
+        judge, name = resolve(registry, "attack", choice), judge_name(choice.id)
+        tags = judge.registered.spec.tags
+        if tags.knowledge != "none" or tags.control or tags.fuses or tags.inverts:
+            raise ConfigError(
+                f"{judge.id} cannot judge reconstructions: a judge is a recogniser that knows "
+                f"nothing of the anonymizer, such as {JUDGES[0]}."
+            )
+        if name in judges:
+            raise ConfigError(f"Two judges are called {name!r}; each needs a name of its own.")
+        judges[name] = judge
+    return judges
+
+
+def judge_name(given: str) -> str:
+    """The value in `id:VALUE`, else the id."""
+    return given.partition(":")[2] or given
+
+
+def _refuse_seen(attack: Resolved, judges: Mapping[str, Resolved]) -> None:
+    """A judge whose weights the attack uses would be judging itself."""
+    own = {value for name, value in attack.weights.items() if not name.endswith(".json")}
+    for name, judge in judges.items():
+        if own & set(judge.weights.values()):
+            raise ConfigError(
+                f"{attack.id} uses the weights of {name}, so {name} cannot judge what it "
+                "reconstructs. Choose another --judge."
+            )
+
+
 def is_member(attack: Resolved) -> bool:
     """Whether attacks that fuse others take this one: neither one of them nor a control."""
     tags = attack.registered.spec.tags
@@ -363,6 +433,7 @@ class _Context:
     digests: Mapping[str, str]
     labels: Mapping[str, str]
     metrics: Mapping[str, Resolved]
+    judges: Mapping[str, Resolved]
     device_type: str
     facts: str
 
@@ -452,6 +523,7 @@ def _cell(
     digests, preset = context.digests, context.preset
     knowledge = strongest([attack, *(cell.attack for cell in members)])
     anonymize = _releases(context, anonymizer, choice, knowledge == "adaptive")
+    label = f"{attack.id} on {anonymizer.id}"
     if members:
         inputs: dict[str, Any] = {"members": {n: c.score.key for n, c in labelled(members).items()}}
     else:
@@ -461,9 +533,14 @@ def _cell(
             "seed": context.seed,
             "dtype": dtype_of(attack, context.device_type),
         }
-    score = _step(
-        "attack", attack.id, f"{attack.id} on {anonymizer.id}", plugin=attack.ref(), **inputs
-    )
+    invert = None
+    if attack.registered.spec.tags.inverts:
+        invert = _step(
+            "invert", attack.id, f"{label}: reconstructions", plugin=attack.ref(), **inputs
+        )
+        judges = {name: judge.ref() for name, judge in context.judges.items()}
+        inputs = {"invert": invert.key, "judges": judges}
+    score = _step("attack", attack.id, label, plugin=attack.ref(), **inputs)
     shape = {
         "trials": [[t.name, t.references] for t in trials(preset)],
         "preset": [preset.name, preset.version],
@@ -471,29 +548,40 @@ def _cell(
     core = code_digest("privbench.evidence")
     rows = {}
     utility = {}
+    inversion = {}
     for name, metric in context.metrics.items():
         tags = metric.registered.spec.tags
-        if tags.evidence != "release":
-            label = f"{name} of {attack.id} on {anonymizer.id}"
+        if tags.evidence == "inversion":
+            if invert:
+                seen = {"attack": score.key, "core": core, **shape}
+                inversion[name] = _step(
+                    "rows", name, f"{name} of {label}", plugin=metric.ref(), **seen
+                )
+        elif tags.evidence != "release":
             rows[name] = _step(
-                "rows", name, label, plugin=metric.ref(), attack=score.key, core=core, **shape
+                "rows",
+                name,
+                f"{name} of {label}",
+                plugin=metric.ref(),
+                attack=score.key,
+                core=core,
+                **shape,
             )
         else:
-            label = f"{name} of {anonymizer.id}"
-            seen = ("probes", tags.fit_on) if tags.fit_on else ("probes",)
+            parts = ("probes", tags.fit_on) if tags.fit_on else ("probes",)
             utility[name] = _step(
                 "rows",
                 name,
-                label,
+                f"{name} of {anonymizer.id}",
                 plugin=metric.ref(),
                 anonymize=anonymize["probes"].key,
                 fit=digests.get(tags.fit_on or "", ""),
-                labels={part: context.labels.get(part, "") for part in seen},
+                labels={part: context.labels.get(part, "") for part in parts},
             )
     record = _step(
         "record",
         anonymizer.id,
-        f"record of {attack.id} on {anonymizer.id}",
+        f"record of {label}",
         rows={name: step.key for name, step in rows.items()},
         utility={name: step.key for name, step in utility.items()},
         attack=score.key,
@@ -501,6 +589,7 @@ def _cell(
         release=[choice.draws, choice.fixed_seed],
         statistics=code_digest("privbench.stats"),
         resamples=preset.resamples,
+        **({"inversion": {name: step.key for name, step in inversion.items()}} if invert else {}),
     )
     return Cell(
         anonymizer,
@@ -513,6 +602,9 @@ def _cell(
         utility,
         record,
         tuple(members),
+        invert,
+        context.judges if invert else {},
+        inversion,
     )
 
 

@@ -77,6 +77,7 @@ class Record(_Model):
         release: independent draws of each probe, and whether all images shared one seed.
         estimates: trial -> metric -> numbers, from identification evidence.
         hits: probe by probe.
+        inversion: metric -> numbers, of an attack that reconstructs.
         utility: metric -> numbers, from the release itself.
         metrics: metric -> its settings and weights, which a number may depend on.
         timing: one entry per timed stage: all samples, summary, device.
@@ -108,6 +109,7 @@ class Record(_Model):
     dataset_facts: dict[str, Any] = {}
     release: dict[str, Any] = {}
     hits: Hits | None = None
+    inversion: dict[str, list[Estimate]] = {}
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from safetensors.numpy import save as save_safetensors
 from privbench import evidence as ev
 from privbench.data import PRIMARY_TRIAL, facts_of, trials, undetected_in
 from privbench.errors import PluginError, StoreError
+from privbench.inversion import judgements, reconstructions
 from privbench.keys import stage_seed
 from privbench.paired import rank1_hits
 from privbench.plan import Cell, Plan, Resolved, Step, dtype_of, labelled
@@ -22,7 +23,15 @@ from privbench.release import Released, released_set
 from privbench.session import Session, blame
 from privbench.stats import bootstrap
 from privbench.store import Artefact, Store
-from privbench.types import Estimate, Evidence, Identification, Metric, OpenSet, Release
+from privbench.types import (
+    Estimate,
+    Evidence,
+    Identification,
+    Inversion,
+    Metric,
+    OpenSet,
+    Release,
+)
 
 PACKAGES = ("privbench", "torch", "diffusers", "transformers", "numpy", "scikit-learn", "scipy",
             "opencv-python-headless")  # fmt: skip
@@ -90,12 +99,11 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
         "open-set": {name: opened for name, _, opened in found_trials},
     }
     probes = released_set(session, released, "probes")
-    release: dict[str, Evidence] = {
-        "release": Release(session.part("probes"), probes, probes.subject)
-    }
+    release = {"release": Release(session.part("probes"), probes, probes.subject)}
     estimates: dict[str, dict[str, list[Estimate]]] = {name: {} for name, _, _ in found_trials}
     utility: dict[str, list[Estimate]] = {}
-    total = len(cell.rows) + len(cell.utility)
+    inversion: dict[str, list[Estimate]] = {}
+    total = len(cell.rows) + len(cell.utility) + len(cell.inversion)
     with session.reporter.task(f"{cell.record.label}: metrics", total, "metrics") as task:
         for name, step in cell.rows.items():
             kind = plan.metrics[name].registered.spec.tags.evidence or "identification"
@@ -106,7 +114,16 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
         for name, step in cell.utility.items():
             utility[name] = estimates_of(session, plan.metrics[name], step, release)["release"]
             task.advance()
-    timing = [t for a in released.values() for t in a.notes["timing"]] + scored.notes["timing"]
+        if cell.invert:
+            inverted: dict[str, Evidence] = {
+                "inversion": inversion_evidence(session, cell, release["release"], scored)
+            }
+        for name, step in cell.inversion.items():
+            found = estimates_of(session, plan.metrics[name], step, inverted)
+            inversion[name] = found["inversion"]
+            task.advance()
+    stages = [*released.values(), *_inverted(session, cell), scored]
+    timing = [t for artefact in stages for t in artefact.notes["timing"]]
     spec = plan.data_plugin.registered.spec
     return Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -141,7 +158,12 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
             rank1=rank1_hits(_primary(found_trials)).round(6).tolist(),
         ),
         utility=utility,
-        metrics={name: plugin_ref(metric) for name, metric in plan.metrics.items()},
+        inversion=inversion,
+        metrics={
+            name: plugin_ref(plan.metrics[name])
+            for name in plan.metrics
+            if name in {*cell.rows, *cell.utility, *cell.inversion}
+        },
         attack_report=scored.notes["report"] | {"fusion": scored.notes["fusion"]},
         timing=timing,
         packages={name: package_version(name) for name in PACKAGES},
@@ -149,6 +171,39 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
         | {f"member:{n}": c.score.key for n, c in labelled(cell.members).items()}
         | {"record": cell.record.key},
     )
+
+
+def inversion_evidence(
+    session: Session, cell: Cell, release: Release, scored: Artefact
+) -> Inversion:
+    """What an inversion attack made of the probes, and what each judge says."""
+    plan, store = session.plan, session.store
+    made = _inverted(session, cell)[0]
+    arrays = {name: array for part in store.read(scored) for name, array in part.items()}
+    primary = next(trial for trial in trials(plan.preset) if trial.name == PRIMARY_TRIAL)
+    return Inversion(
+        release.source,
+        release.released,
+        reconstructions(session, made)["probes"][0],
+        release.subject,
+        tuple(
+            judgements(
+                primary,
+                scores_of(plan, arrays, scored.notes["fusion"]),
+                scored.notes["report"]["judges"],
+            )
+        ),
+    )
+
+
+def _inverted(session: Session, cell: Cell) -> list[Artefact]:
+    """The reconstructions of a cell that has some."""
+    if cell.invert is None:
+        return []
+    made = session.store.find(cell.invert.stage, cell.invert.plugin, cell.invert.key)
+    if made is None:
+        raise StoreError(f"The store no longer holds the {cell.invert.label}.")
+    return [made]
 
 
 def _primary(found: Sequence[tuple[str, Identification, OpenSet]]) -> Identification:
@@ -187,7 +242,7 @@ def scores_bytes(plan: Plan, store: Store, cell: Cell) -> bytes:
     scored = store.find(cell.score.stage, cell.score.plugin, cell.score.key)
     if scored is None:
         raise StoreError(f"The store no longer holds the scores of {cell.score.label}.")
-    arrays = next(iter(store.read(scored)))
+    arrays = {name: array for part in store.read(scored) for name, array in part.items()}
     arrays["probe_subject"] = plan.data.subject[plan.split.probes]
     arrays["gallery_subject"] = plan.data.subject[plan.split.gallery]
     arrays["cross_subject"] = plan.data.subject[plan.split.cross_gallery]

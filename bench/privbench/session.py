@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from hashlib import blake2b
+from typing import Any, Final, cast
 
 import torch
 
 from privbench.data import load_part
-from privbench.errors import PluginError, PrivbenchError
+from privbench.errors import DataError, PluginError, PrivbenchError
 from privbench.plan import Plan, Resolved
 from privbench.progress import Reporter
 from privbench.store import Store
 from privbench.types import FittableMetric, ImageSet, Metric, TrainedAttack
+
+EVALUATION: Final = ("gallery", "probes", "non-mated")
+"""Parts that no attack may meet before it scores."""
 
 
 @dataclass
@@ -32,8 +36,10 @@ class Session:
     reporter: Reporter
     trained: dict[str, tuple[TrainedAttack, float]] = field(default_factory=dict)
     _built: dict[str, Any] = field(default_factory=dict)
+    _sealed: bool = False
     _parts: dict[str, ImageSet] = field(default_factory=dict)
     _fitted: dict[str, Metric] = field(default_factory=dict)
+    _hashes: dict[bytes, str] | None = None
 
     def build(self, plugin: Resolved) -> Any:
         """The plugin object, built once and moved to the device if it knows how."""
@@ -66,14 +72,73 @@ class Session:
         return self._fitted[name]
 
     def part(self, name: str) -> ImageSet:
-        """A part of the split, decoded once."""
+        """A part of the split, decoded once.
+
+        Raises:
+            PluginError: an evaluation part, while an attack trains.
+        """
+        if self._sealed and name in EVALUATION:
+            raise PluginError(
+                f"The evaluation part {name!r} was asked for while an attack trains or inverts; "
+                "an attacker has no access to it."
+            )
         if name not in self._parts:
             self._parts[name] = load_part(self.plan.data, self.plan.split.parts()[name])
         return self._parts[name]
 
+    @contextmanager
+    def sealed(self) -> Iterator[None]:
+        """Whatever runs inside cannot have an evaluation part of this session."""
+        before, self._sealed = self._sealed, True
+        try:
+            yield
+        finally:
+            self._sealed = before
+
+    def evaluation_hashes(self) -> dict[bytes, str]:
+        """Hash of every evaluation image and of its mirror image -> `part/sample id`."""
+        if self._hashes is None:
+            self._hashes = {
+                h: f"{part}/{key}"
+                for part in EVALUATION
+                for flipped in (False, True)
+                for key, h in zip(
+                    self.part(part).keys, hashes(self.part(part), flipped), strict=True
+                )
+            }
+        return self._hashes
+
+    def refuse_leak(self, *own: ImageSet) -> None:
+        """Make sure that what an attacker owns has no identity and no image of evaluation.
+
+        Raises:
+            DataError: it has.
+        """
+        people = {int(s) for part in EVALUATION for s in self.part(part).subject}
+        known = self.evaluation_hashes()
+        for images in own:
+            if both := people & set(images.subject.tolist()):
+                raise DataError(
+                    f"{len(both)} identities of evaluation are among the attacker's; the parts of "
+                    "a split must be identity-disjoint."
+                )
+            for key, h in zip(images.keys, hashes(images), strict=True):
+                if h in known:
+                    raise DataError(
+                        f"The attacker's photograph {key} is the evaluation photograph {known[h]} "
+                        "(or its mirror image) under another identity. Remove duplicates from the "
+                        "data set."
+                    )
+
     def forget_models(self) -> None:
         """Free the last anonymizer and attack; what serves all cells stays."""
         self._built.clear()
+
+
+def hashes(images: ImageSet, flipped: bool = False) -> list[bytes]:
+    """BLAKE2b of each image's pixels, or of its mirror image's."""
+    pixels = images.pixels.flip(3) if flipped else images.pixels
+    return [blake2b(p.numpy().tobytes(), digest_size=16).digest() for p in pixels]
 
 
 @contextmanager

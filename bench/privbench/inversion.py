@@ -1,0 +1,216 @@
+"""Inversion attacks: sources reconstructed from releases, and recognisers that judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from privbench import evidence as ev
+from privbench.comparison import Comparison, Scored, neutral, score
+from privbench.data import Trial
+from privbench.errors import PluginError
+from privbench.keys import stage_seed
+from privbench.oracle import CountedOracle
+from privbench.plan import ATTACKER_PARTS, VALIDATION, Cell, Resolved, Step, drawn
+from privbench.release import Released, released_set
+from privbench.session import Session, blame
+from privbench.store import Artefact
+from privbench.timing import fingerprint, memory_bytes, stopwatch, to_json
+from privbench.training import seed_of, train, train_once
+from privbench.types import ImageSet, Ints, Judgement, Timing, TrainedInverter, quantize
+
+INVERTED: Final = ("probes", "cross-gallery", "non-mated", VALIDATION)
+"""Parts that are reconstructed, in the order of the stored parts."""
+
+
+def invert(session: Session, cell: Cell, released: Released) -> Artefact:
+    """Train the inverter on the attacker's photos and reconstruct what was released.
+
+    The inverter meets releases in shuffled order under neutral keys. It may go on asking the
+    oracle about images of its own; evaluation images are out of reach all the while.
+    """
+    step, store = cast(Step, cell.invert), session.store
+    if done := store.find(step.stage, step.plugin, step.key):
+        return done
+    oracle = CountedOracle(session, cell, released)
+    trained, seconds = train(session, cell.attack, cell.draws, oracle)
+    in_training = oracle.queries
+    inverter = cast(TrainedInverter, trained)
+    rng = np.random.default_rng(stage_seed(session.plan.study.seed, "shuffle"))
+    torch.manual_seed(seed_of(session, cell.attack))
+    names, spent, count = [], 0.0, 0
+    with session.reporter.task(f"{step.label}", len(INVERTED), "parts") as task:
+        for place, part in enumerate(INVERTED):
+            draws = [
+                released_set(session, released, part, draw)
+                for draw in range(cell.draws)
+                if drawn(part, draw) in released
+            ]
+            with stopwatch(session.device) as took:
+                pixels = _reconstructed(session, cell.attack, inverter, draws, rng)
+            names.append(store.write_part(step.key, place, {"pixels": pixels.numpy()}))
+            spent, count = spent + took[0], count + len(pixels)
+            task.advance()
+    oracle.close()
+    height, width = session.part(ATTACKER_PARTS[0]).pixels.shape[2:]
+    device, memory = fingerprint(session.device), memory_bytes(session.device)
+    times = (
+        ("training", seconds, len(session.part(ATTACKER_PARTS[0]))),
+        ("inverting", spent, count),
+    )
+    notes = {
+        "queries": oracle.queries,
+        "report": {**inverter.report, "queries_while_inverting": oracle.queries - in_training},
+        "timing": [
+            to_json(
+                Timing(
+                    f"{cell.score.label}: {what}", (s,), (n,), 0, n, (height, width), memory, device
+                )
+            )
+            for what, s, n in times
+        ],
+    }
+    return store.commit(step.stage, step.plugin, step.key, step.inputs, tuple(names), notes)
+
+
+def _reconstructed(
+    session: Session,
+    plugin: Resolved,
+    inverter: TrainedInverter,
+    draws: Sequence[ImageSet],
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """(N, R, 3, H, W) uint8 in the order of the part."""
+    rows = rng.permutation(len(draws[0]))
+    hidden = [neutral(images.take(rows), "release") for images in draws]
+    with blame(plugin, "inverting"), session.sealed():
+        made = inverter.invert(hidden)
+    pixels = quantize(_checked(plugin, made, hidden[0]))
+    ordered = torch.empty_like(pixels)
+    ordered[torch.from_numpy(rows)] = pixels
+    return ordered
+
+
+def _checked(plugin: Resolved, made: object, images: ImageSet) -> torch.Tensor:
+    """Refuse reconstructions that break the contract.
+
+    Raises:
+        PluginError: not a float tensor (N, R, 3, H, W), R >= 1, finite, in [0, 1].
+    """
+    n, _, height, width = images.pixels.shape
+    wanted = f"float tensor ({n}, R >= 1, 3, {height}, {width}) with pixels in [0, 1]"
+    problem = ""
+    if not isinstance(made, torch.Tensor):
+        problem = f"a {type(made).__name__}"
+    elif (
+        made.ndim != 5 or (len(made), *made.shape[2:]) != (n, 3, height, width) or made.shape[1] < 1
+    ):
+        problem = f"shape {tuple(made.shape)}"
+    elif not made.is_floating_point():
+        problem = f"dtype {made.dtype}"
+    elif not bool(torch.isfinite(made).all()):
+        problem = "NaN or infinite pixels"
+    elif made.numel() and (float(made.min()) < -1e-3 or float(made.max()) > 1 + 1e-3):
+        problem = f"pixels from {float(made.min()):.3g} to {float(made.max()):.3g}"
+    if problem or not isinstance(made, torch.Tensor):
+        raise PluginError(f"The attack {plugin.id} must reconstruct a {wanted}; got {problem}.")
+    return made
+
+
+def reconstructions(session: Session, made: Artefact) -> dict[str, list[ImageSet]]:
+    """Part name -> R sets of reconstructions, with the sources' keys and subjects."""
+    found = {}
+    for part, arrays in zip(INVERTED, session.store.read(made), strict=True):
+        source = session.part(part)
+        pixels = torch.from_numpy(arrays["pixels"]).unbind(1)
+        found[part] = [ImageSet(p.contiguous(), source.subject, source.keys) for p in pixels]
+    return found
+
+
+def judged(session: Session, cell: Cell, released: Released) -> Scored:
+    """Scores of every judge on reconstructions and on the releases as they are.
+
+    Attacker-validation chooses the judge whose scores are the attack's: the one that best tells
+    other photographs of a reconstructed person from those of other people.
+    """
+    made = invert(session, cell, released)
+    images = reconstructions(session, made)
+    raw = {
+        part: [released_set(session, released, part, draw) for draw in range(cell.draws)]
+        for part in ("probes", VALIDATION)
+    }
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    judges: list[dict[str, Any]] = []
+    with stopwatch(session.device) as seconds:
+        for name, judge in cell.judges.items():
+            trained, _ = train_once(session, judge, 1)
+            scores[name], facts = score(session, judge, trained, images.__getitem__, True)
+            auc = _validation_auc(scores[name]["validation"], session.part(VALIDATION).subject)
+            compare = Comparison.of(session, judge, trained)
+            plain = {
+                "gallery": compare(raw["probes"], session.part("gallery"), False, "released"),
+                "source": compare.pairwise(raw["probes"], session.part("probes")),
+                "validation": compare(raw[VALIDATION], session.part(VALIDATION), False),
+            }
+            scores[name] |= {f"released/{kind}": array for kind, array in plain.items()}
+            judges.append(
+                {
+                    "name": name,
+                    "attack": judge.id,
+                    "fusion": trained.fusion,
+                    "validation_auc": auc,
+                    "scoring": facts | compare.facts,
+                    "weights": dict(judge.weights),
+                }
+            )
+    judges.sort(key=lambda judge: -judge["validation_auc"])
+    best = judges[0]
+    own = {kind: a for kind, a in scores[best["name"]].items() if "/" not in kind}
+    by_judge = [
+        {f"{judge['name']}/{kind}": array for kind, array in scores[judge["name"]].items()}
+        for judge in judges
+    ]
+    report = {**made.notes["report"], "judge": best["name"], "judges": judges}
+    return Scored(
+        (own, *by_judge),
+        best["fusion"],
+        report,
+        made.notes["queries"],
+        (("judging", seconds[0], len(own["source"])),),
+    )
+
+
+def _validation_auc(scores: np.ndarray, subject: Ints) -> float:
+    """ROC AUC of photo against other photos, same person or not; .5 where that is undefined."""
+    other = ~np.eye(len(subject), dtype=bool)
+    same = (subject[:, None] == subject[None, :])[other]
+    if same.all() or not same.any():
+        return 0.5
+    return float(roc_auc_score(same, scores[other]))
+
+
+def judgements(
+    trial: Trial, scores: ev.Scores, judges: Sequence[Mapping[str, Any]]
+) -> Iterator[Judgement]:
+    """Evidence of each judge, in the order of the report.
+
+    Args:
+        scores: whose arrays are called `judge/kind` and `judge/released/kind`.
+        judges: the report's entries.
+    """
+    for judge in judges:
+        name, fusion = judge["name"], judge["fusion"]
+        sides = []
+        for prefix in (f"{name}/released/", f"{name}/"):
+            kinds = ("gallery", "source", "validation")
+            arrays = {kind: scores.arrays[f"{prefix}{kind}"] for kind in kinds}
+            own = ev.Scores(
+                arrays, scores.mated, scores.subject, scores.strangers, scores.held_out, fusion
+            )
+            sides.append((ev.identification(trial, own), own.of("source")))
+        (released, before), (inverted, after) = sides
+        yield Judgement(name, released, inverted, before, after)

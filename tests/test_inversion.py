@@ -1,0 +1,165 @@
+"""The harness around inversion attacks: what they may see, who judges them, what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from privbench.api import make_study, plan_study, run_study
+from privbench.data import load_part
+from privbench.errors import ConfigError, DataError, PluginError
+from privbench.plan import Study, find_judges, make_plan
+from privbench.progress import Silent
+from privbench.record import Record
+from privbench.session import Session
+from privbench.store import Store
+from spies import CALLS, registry
+
+JUDGES = ["spy-judge:pixels"]
+
+
+def study(
+    faces: Path,
+    how: str = "release",
+    judges: list[str] = JUDGES,
+    metrics: tuple[str, ...] = ("identification",),
+    anonymizer: str = "pixelate",
+    **more: Any,
+) -> Study:
+    """The spy inverter on the small data set."""
+    return make_study(
+        [anonymizer], ["spy-inverter"], metrics, protocol="smoke", judges=judges,
+        settings=[f"synthfaces.path={faces}", f"spy-inverter.how={how}"],
+        registry=registry(), **more,
+    )  # fmt: skip
+
+
+def go(what: Study, tmp_path: Path) -> Any:
+    """Run into the test's own store."""
+    CALLS.clear()
+    return run_study(
+        what, registry=registry(), store=str(tmp_path / "store"), records=str(tmp_path / "records")
+    )
+
+
+def test_reconstructions_are_stored_judged_and_not_made_again(faces: Path, tmp_path: Path) -> None:
+    """Another judge needs no other inverter, and a second run computes nothing."""
+    (first,), failures = go(study(faces), tmp_path)
+    assert not failures
+    assert CALLS.count("train") == 2, "the inverter and the judge"
+    assert CALLS.count("invert") == 4
+    assert first.attack_report["judge"] == "pixels"
+    assert first.oracle_queries == 8 * 3
+    assert {t["stage"] for t in first.timing} >= {
+        f"spy-inverter on pixelate: {what}" for what in ("training", "inverting", "judging")
+    }
+    (again,), _ = go(study(faces), tmp_path)
+    assert CALLS == []
+    assert again == first
+    (other,), _ = go(study(faces, judges=["spy-judge:diagonal", *JUDGES]), tmp_path)
+    assert "invert" not in CALLS
+    assert [j["name"] for j in other.attack_report["judges"]] == ["pixels", "diagonal"]
+    assert other.attack_report["judge"] == "pixels", "validation chooses, not the order given"
+    assert other.hits == first.hits
+
+
+def test_an_inverter_that_does_nothing_gains_nothing(faces: Path, tmp_path: Path) -> None:
+    """Reconstructions equal to the releases get the releases' own scores."""
+    (record,), _ = go(study(faces), tmp_path)
+    step = plan_study(study(faces), registry()).cells[0].score
+    arrays = {k: v for p in Store(str(tmp_path / "store")).read(
+        Store(str(tmp_path / "store")).find(step.stage, step.plugin, step.key)  # type: ignore[arg-type]
+    ) for k, v in p.items()}  # fmt: skip
+    # The judge sees colours only, which a mirror image keeps.
+    np.testing.assert_allclose(arrays["pixels/gallery"], arrays["pixels/released/gallery"], 1e-5)
+    np.testing.assert_array_equal(arrays["gallery"], arrays["pixels/gallery"])
+    assert record.estimate("identification", "rank-1").value > 0.125  # type: ignore[operator]
+
+
+def test_what_is_exported_holds_every_judge(faces: Path, tmp_path: Path) -> None:
+    """The file beside a record holds the scores of all judges, with and without inversion."""
+    from safetensors.numpy import load_file
+
+    (record,), _ = go(study(faces), tmp_path)
+    arrays = load_file(tmp_path / "records" / record.scores["file"])
+    assert {"gallery", "pixels/gallery", "pixels/released/gallery"} <= set(arrays)
+
+
+def test_evaluation_is_out_of_reach_while_an_attack_trains_or_inverts(
+    faces: Path, tmp_path: Path
+) -> None:
+    """Planted leaks: through the oracle's session, in training and in inverting."""
+    for how in ("peek", "peek later"):
+        done, (failure,) = go(study(faces, how), tmp_path)
+        assert not done
+        assert isinstance(failure.error, PluginError)
+        assert "no access" in str(failure.error)
+
+
+def test_a_planted_leak_in_the_attackers_part_is_caught(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation photo among the attacker's, and its mirror image under another identity."""
+    whole = Session.part
+
+    def with_identity(self: Session, name: str) -> Any:
+        images = whole(self, name)
+        return whole(self, "probes") if name == "attacker-train" else images
+
+    def with_mirrored(self: Session, name: str) -> Any:
+        images = whole(self, name)
+        if name != "attacker-train":
+            return images
+        pixels = images.pixels.clone()
+        pixels[1] = whole(self, "gallery").pixels[3].flip(2)
+        return type(images)(pixels, images.subject, images.keys)
+
+    for leak, said in ((with_identity, "identity-disjoint"), (with_mirrored, "mirror image")):
+        plan = make_plan(study(faces), registry(), "cpu")
+        session = Session(plan, Store(str(tmp_path)), torch.device("cpu"), Silent())
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "part", leak)
+            with pytest.raises(DataError, match=said):
+                session.refuse_leak(session.part("attacker-train"))
+    own = load_part(plan.data, plan.split.attacker_train)
+    Session(plan, Store(str(tmp_path)), torch.device("cpu"), Silent()).refuse_leak(own)
+
+
+def test_an_inverter_may_ask_about_candidates(faces: Path, tmp_path: Path) -> None:
+    """The oracle answers while inverting, and counts: 24 in training, then one for each release."""
+    (record,), _ = go(study(faces, "ask"), tmp_path)
+    asked = record.attack_report["queries_while_inverting"]
+    parts = ("probes", "non-mated", "attacker-validation")
+    cross = 8  # one of each person
+    assert asked == cross + sum(record.parts[p].images for p in parts)
+    assert record.oracle_queries == 24 + asked
+
+
+@pytest.mark.parametrize("how", ["type", "shape", "none", "dtype", "nan", "range"])
+def test_broken_reconstructions_are_refused(faces: Path, tmp_path: Path, how: str) -> None:
+    """Before they become an artefact, and with a sentence."""
+    _, (failure,) = go(study(faces, how), tmp_path)
+    assert "must reconstruct a float tensor" in str(failure.error)
+
+
+def test_a_judge_must_be_unseen_and_know_nothing(faces: Path) -> None:
+    """Neither the attack's own weights, nor an attack that asks, nor two of one name."""
+    with pytest.raises(ConfigError, match="uses the weights of seen"):
+        make_plan(study(faces, judges=["spy-judge:seen"]), registry(), "cpu")
+    with pytest.raises(ConfigError, match="knows nothing of the anonymizer"):
+        make_plan(study(faces, judges=["spy-inverter"]), registry(), "cpu")
+    with pytest.raises(ConfigError, match="knows nothing of the anonymizer"):
+        make_plan(study(faces, judges=["random-guess"]), registry(), "cpu")
+    assert set(find_judges(registry(), ())) <= {"tiny-recogniser", "dlib"}
+
+
+def test_several_draws_reach_the_inverter(faces: Path, tmp_path: Path) -> None:
+    """And the record says how many there were."""
+    (record,), failures = go(study(faces, draws=2, anonymizer="spy"), tmp_path)
+    assert isinstance(record, Record)
+    assert not failures
+    assert record.release["draws"] == 2
