@@ -18,9 +18,9 @@ RESNET: Final = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 def candidates(config: RecogniserConfig) -> tuple[str, ...]:
-    """The recognisers to try, each once; `auto` stands for what is installed.
+    """The recognisers to try, each once, by name; `auto` stands for what is installed.
 
-    `tiny-encoder`, `dlib`, `onnx:PATH` or `transformers:NAME`.
+    It leaves `tiny-recogniser` out: what judges reconstructions is chosen by no attack.
     """
     auto = ("tiny-encoder", "dlib") if dlib_folder() else ("tiny-encoder",)
     names = (n for name in config.recognisers for n in (auto if name == "auto" else (name,)))

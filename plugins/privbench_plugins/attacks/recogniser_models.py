@@ -52,7 +52,7 @@ class Recogniser(Protocol):
 
 
 def load(candidate: str, config: RecogniserConfig, device: torch.device) -> Recogniser:
-    """Load a recogniser: `tiny-encoder`, `dlib`, `onnx:PATH` or `transformers:NAME`.
+    """Load a recogniser by a name that `recognisers` may hold; `auto` is none.
 
     Raises:
         ModelError: its file is missing, damaged or no such model.
@@ -87,7 +87,7 @@ def padded(pixels: Tensor, batch: int, forward: Callable[[Tensor], Tensor]) -> T
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoder:
-    """`tiny-encoder`, which sees the whole image."""
+    """`tiny-encoder` or `tiny-recogniser`, which see the whole image."""
 
     network: nn.Module
     batch: int

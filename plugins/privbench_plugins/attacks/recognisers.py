@@ -13,7 +13,9 @@ from privbench.spec import Config, PluginSpec, Tags
 if TYPE_CHECKING:
     from privbench.types import Attack
 
-NAMES: Final = ("auto", "tiny-encoder", "dlib", "onnx:PATH", "transformers:NAME")
+NAMES: Final = (
+    "auto", "tiny-encoder", "tiny-recogniser", "dlib", "onnx:PATH", "transformers:NAME",
+)  # fmt: skip
 """What `recognisers` may hold; the last two with a path or a hub id in place of the capitals."""
 
 
@@ -23,8 +25,9 @@ class RecogniserConfig(Config):
     recognisers: tuple[str, ...] = Field(
         ("auto",),
         min_length=1,
-        description="candidates, of which validation chooses: tiny-encoder, dlib, onnx:PATH, "
-        "transformers:FOLDER_OR_HUB_ID; auto: tiny-encoder, and dlib where it is installed",
+        description="candidates, of which validation chooses: tiny-encoder, tiny-recogniser, dlib, "
+        "onnx:PATH, transformers:FOLDER_OR_HUB_ID; auto: tiny-encoder, and dlib where it is "
+        "installed (tiny-recogniser judges inversions, and stays unseen)",
     )
     doublings: int = Field(
         1, ge=0, le=3, description="times that dlib's detector doubles an image to find small faces"
@@ -90,6 +93,8 @@ SPECS = (
         weights=weights,
         tags=Tags(knowledge="none"),
         smoke={"recognisers": ["tiny-encoder"]},
-        licence="Apache-2.0 (tiny-encoder, trained on CC0 renders); CC0 (dlib's models)",
+        argument="recognisers",
+        licence="Apache-2.0 (tiny-encoder and tiny-recogniser, trained on CC0 renders); "
+        "CC0 (dlib's models)",
     ),
 )
