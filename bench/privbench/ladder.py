@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from privbench.types import Estimate
 
 KS = (2, 5, 10, 20)
 """The k of k-anonymity that verdicts are given for."""
+
+Reversal = Literal["reversible", "not shown", "worse"]
+"""What reconstructions do for a recogniser: name more people than the releases, or fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,59 @@ def in_words(number: Estimate, people: int) -> str:
         if kind in found.values()
     ]
     return f"k-anonymity: {'; '.join(parts)}"
+
+
+def judged(record: Record) -> dict[str, dict[str, Estimate]]:
+    """What each judge says of an inversion: judge -> output -> number, the chosen judge first.
+
+    Empty where the attack inverts nothing, or the metric `inversion` was not measured.
+    """
+    found: dict[str, dict[str, Estimate]] = {}
+    for number in record.inversion.get("inversion", []):
+        judge, _, output = number.name.rpartition("/")
+        found.setdefault(judge, {})[output] = number
+    chosen = record.attack_report.get("judge")
+    return dict(sorted(found.items(), key=lambda entry: entry[0] != chosen))
+
+
+def reversal(record: Record) -> Reversal | None:
+    """Whether reconstructions give people away that the releases do not, by the paired interval.
+
+    It is the judge that attacker-validation chose who decides: the best of several gains would be
+    biased upward. None where nothing was measured.
+    """
+    numbers = judged(record).get(record.attack_report.get("judge", ""))
+    return None if numbers is None else reversal_of(numbers["gain"])
+
+
+def reversal_of(gain: Estimate) -> Reversal:
+    """`reversible` only if even the lower bound is above 0, `worse` if even the upper is below.
+
+    >>> reversal_of(Estimate("gain", 0.1, 0.02, 0.2, 200, 100))
+    'reversible'
+    >>> reversal_of(Estimate("gain", 0.1, -0.02, 0.2, 200, 100))
+    'not shown'
+    """
+    if gain.low is None or gain.high is None:
+        return "not shown"
+    return "reversible" if gain.low > 0 else "worse" if gain.high < 0 else "not shown"
+
+
+def reversal_in_words(judge: str, gain: Estimate) -> str:
+    """What the gain of the judge that validation chose says.
+
+    >>> reversal_in_words("dlib", Estimate("gain", 0.1, 0.02, 0.2, 200, 100))
+    'reversible: dlib identifies reconstructions +.10 more often than releases'
+    """
+    words = {
+        "reversible": "reversible: {0} identifies reconstructions +{1} more often than releases",
+        "not shown": "not shown to be reversible: {0} does not identify reconstructions reliably "
+        "more often than releases",
+        "worse": "not shown to be reversible: {0} identifies reconstructions {1} less often than "
+        "releases",
+    }
+    size = "" if gain.value is None else f"{abs(gain.value):.2f}".removeprefix("0")
+    return words[reversal_of(gain)].format(judge, size)
 
 
 def _release(record: Record) -> str:

@@ -33,8 +33,8 @@ class CountedOracle:
         """See `privbench.types.Oracle`."""
         if not self._open:
             raise PluginError(
-                f"The attack {self._cell.attack.id} asked the oracle after training; queries belong "
-                "to training, where no evaluation image is in reach."
+                f"The attack {self._cell.attack.id} asked the oracle after training; queries "
+                "belong to training, where no evaluation image is in reach."
             )
         known = hashes(images)
         if leaked := sum(h in self._forbidden for h in known):

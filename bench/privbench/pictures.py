@@ -1,4 +1,4 @@
-"""A grid of released images: one row per method, one column per person."""
+"""Pictures of a run: what was released, and what inversion attacks made of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from privbench.plan import Cell, Plan
 from privbench.store import Store
 
 SIDE, LABEL, GAP, FONT = 96, 190, 2, 15
+TITLE, SPACE = 24, 14
+CASES = ("best", "median", "worst")
 
 
 def write_grid(
@@ -40,16 +42,83 @@ def write_grid(
     for i, (label, pixels) in enumerate(strips):
         top = i * (SIDE + GAP)
         draw.text((4, top + SIDE / 2), _wrapped(label, font), "black", font, anchor="lm")
-        for j, image in enumerate(pixels.transpose(0, 2, 3, 1)):
-            small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            sheet.paste(small, (LABEL + j * (SIDE + GAP), top))
+        for j, image in enumerate(pixels):
+            sheet.paste(_small(image), (LABEL + j * (SIDE + GAP), top))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=88)
+    _write(path, buffer.getvalue())
+
+
+def write_inversions(
+    plan: Plan, store: Store, rows: Sequence[tuple[str, Cell]], path: Path
+) -> None:
+    """Write galleries: one row per cell; the best, the median and the worst reconstruction, each
+    as source, release and reconstruction.
+
+    Best is by the chosen judge's similarity of the reconstruction to its source photograph.
+
+    Args:
+        rows: label and cell of an inversion attack; its steps must be in the store.
+        path: PNG file.
+
+    Raises:
+        RecordError: the store no longer holds an artefact, or the file cannot be written.
+    """
+    _write(path, inversion_gallery(plan, store, rows))
+
+
+def inversion_gallery(plan: Plan, store: Store, rows: Sequence[tuple[str, Cell]]) -> bytes:
+    """The picture that `write_inversions` writes, as PNG."""
+    font = ImageFont.load_default(FONT)
+    triple = 3 * (SIDE + GAP)
+    width, height = LABEL + len(CASES) * (triple + SPACE), TITLE + len(rows) * (SIDE + GAP)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, case in enumerate(CASES):
+        left = LABEL + place * (triple + SPACE)
+        title = f"{case}: source, release, reconstruction"
+        draw.text((left, TITLE / 2), title, "black", ImageFont.load_default(FONT - 2), anchor="lm")
+    for i, (label, cell) in enumerate(rows):
+        top = TITLE + i * (SIDE + GAP)
+        draw.text((4, top + SIDE / 2), _wrapped(label, font), "black", font, anchor="lm")
+        inverted, likeness = _inverted(store, cell)
+        order = np.argsort(-likeness, kind="stable")
+        chosen = order[[0, len(order) // 2, len(order) - 1]]
+        sources = plan.data.pixels(plan.split.probes[chosen]).numpy()
+        released = _released(store, cell)
+        for place, row in enumerate(chosen):
+            left = LABEL + place * (triple + SPACE)
+            for j, image in enumerate((sources[place], released[row], inverted[row])):
+                sheet.paste(_small(image), (left + j * (SIDE + GAP), top))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _small(image: np.ndarray) -> Image.Image:
+    """(3, H, W) uint8 as a picture of `SIDE` pixels."""
+    whole = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    return whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getvalue())
+        path.write_bytes(data)
     except OSError as error:
         raise RecordError(f"Cannot write the pictures {path}: {error}") from error
+
+
+def _inverted(store: Store, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3, H, W) first reconstructions of the probes, (N,) likeness to their sources."""
+    found = [store.find(s.stage, s.plugin, s.key) for s in (cell.invert, cell.score) if s]
+    if len(found) != 2 or found[0] is None or found[1] is None:
+        raise RecordError(
+            f"The store no longer holds the reconstructions of {cell.score.label}, which the "
+            "gallery shows. Use the store that ran it."
+        )
+    pixels: np.ndarray = next(iter(store.read(found[0])))["pixels"][:, 0]
+    return pixels, next(iter(store.read(found[1])))["source"]
 
 
 def _released(store: Store, cell: Cell) -> np.ndarray:

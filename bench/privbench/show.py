@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from privbench.progress import Reporter
     from privbench.record import Record
     from privbench.timing_record import TimingRecord
+    from privbench.types import Estimate
 
 
 def complain(text: str) -> None:
@@ -86,6 +87,7 @@ def results(records: Sequence[Record]) -> None:
         chances = (numbers[n].chance if n in numbers else None for n in COLUMNS)
         rows.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
         console().print(rows)
+        _inversion(record)
         _utility(record)
         for timing in record.timing:
             if timing["summary"] and timing["stage"] not in timed:
@@ -155,6 +157,48 @@ def _facts(record: Record) -> Iterator[str]:
         yield f"{name}: {few:,} people have too few images and take no part"
 
 
+JUDGED = {
+    "rank-1-released": "rank-1 released",
+    "rank-1": "reconstructed",
+    "gain": "gain",
+    "matched@fmr=0.01": "at FMR 1 %",
+    "similarity": "to source",
+    "similarity-others": "to others",
+}
+"""What the table of an inversion shows."""
+
+
+def _inversion(record: Record) -> None:
+    """What each judge makes of the reconstructions, the verdict in words, and their fidelity."""
+    from rich.markup import escape
+
+    from privbench.ladder import judged, reversal_in_words
+
+    if judges := judged(record):
+        chosen, first = next(iter(judges.items()))
+        rows = table("judge", *JUDGED.values())
+        for judge, numbers in judges.items():
+            rows.add_row(escape(judge), *(_judged(numbers[name]) for name in JUDGED))
+        chances = (first[name].chance for name in JUDGED)
+        rows.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
+        console().print("reconstructions, judged by recognisers that the attack has never seen")
+        console().print(rows)
+        console().print(escape(reversal_in_words(chosen, first["gain"])))
+    if fidelity := {e.name: e for e in record.inversion.get("reconstruction", [])}:
+        before, after = (
+            f"PSNR {_plain(fidelity[f'psnr{side}'], 1)} dB, SSIM {_plain(fidelity[f'ssim{side}'])}"
+            for side in ("-released", "")
+        )
+        console().print(f"to the source: released {before}; reconstructed {after}", style="dim")
+
+
+def _judged(number: Estimate) -> str:
+    """A share with its interval, a difference with its sign, too, and a score alone."""
+    if number.unit == "score":
+        return _plain(number)
+    return _shown(number, sign="+" if number.unit == "difference" else "")
+
+
 def _utility(record: Record) -> None:
     """The first number of each utility metric; the record holds the others."""
     leading = {name: group[0] for name, group in record.utility.items() if group}
@@ -203,8 +247,15 @@ def _digits(number: float) -> str:
     return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
-def _shown(number: Any) -> str:
+def _plain(number: Estimate, digits: int = 3) -> str:
+    """The value alone."""
+    return "" if number.value is None else f"{number.value:.{digits}f}"
+
+
+def _shown(number: Any, sign: str = "") -> str:
     if number is None or number.value is None:
         return ""
-    text = f"{number.value:.3f}"
-    return text if number.low is None else f"{text} [{number.low:.3f}, {number.high:.3f}]"
+    text = f"{number.value:{sign}.3f}"
+    if number.low is None:
+        return text
+    return f"{text} [{number.low:{sign}.3f}, {number.high:{sign}.3f}]"

@@ -22,7 +22,7 @@ from privbench.data import PRIMARY_TRIAL
 from privbench.errors import ConfigError, PrivbenchError, RecordError
 from privbench.execute import run_cells
 from privbench.paired import rank1_hits
-from privbench.pictures import write_grid
+from privbench.pictures import write_grid, write_inversions
 from privbench.plan import Cell, Choice, Plan, Study, make_plan, resolve
 from privbench.progress import Reporter, Silent
 from privbench.record import PACKED, Record, read_record, write_record
@@ -34,7 +34,25 @@ from privbench.studyfile import StudyFile, Variant, parse_study, select
 from privbench.summary import summarise
 from privbench.timing import pick_device
 
-HITS, RESULT, RECORDS, PICTURE = "hits.parquet", "study.json", "records", "people.jpg"
+HITS, RESULT, RECORDS = "hits.parquet", "study.json", "records"
+PICTURE, GALLERY = "people.jpg", "inversions.png"
+
+
+@dataclass(frozen=True, slots=True)
+class CurveOutcome:
+    """What became of one variant on one curve.
+
+    Attributes:
+        curve: place in the study's curves.
+        variant: label.
+        records: at those values that were finished.
+        error: why some are missing, or "".
+    """
+
+    curve: int
+    variant: str
+    records: tuple[Record, ...]
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +119,28 @@ def run_study_file(
         own = plan.cells[place * width : (place + 1) * width]
         records, failures = run_cells(session, own)
         outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
-        made = {r.keys["record"] for r in records}
-        cells[variant.label] = [c for c in own if c.record.key in made]
+        finished = {r.keys["record"] for r in records}
+        cells[variant.label] = [c for c in own if c.record.key in finished]
     if not any(o.records for o in outcomes):
         raise ConfigError(f"No variant of the study was finished. {outcomes[-1].error}")
+    curves = () if quick else _run_curves(study, runnable, session, registry, device)
     _clear(out)
-    for outcome in outcomes:
-        for record in outcome.records:
-            write_record(record, out / RECORDS, packed=True)
+    made = [r for o in outcomes for r in o.records] + [r for c in curves for r in c.records]
+    for record in made:
+        write_record(record, out / RECORDS, packed=True)
     _write_hits(plan, opened, cells, out)
     if study.people:
         shown = [(v.label, cells[v.label][0]) for v in variants if v.picture and cells.get(v.label)]
         write_grid(plan, opened, shown, study.people, out / PICTURE)
+        given_back = [
+            (f"{v.label}: {cell.attack.id}", cell)
+            for v in variants
+            if v.picture
+            for cell in cells.get(v.label, [])
+            if cell.invert
+        ]
+        if given_back:
+            write_inversions(plan, opened, given_back, out / GALLERY)
     body = {
         "schema_version": 1,
         "name": name,
@@ -127,9 +155,51 @@ def run_study_file(
             }
             for o in outcomes
         ],
+        "curves": [
+            {
+                "curve": c.curve,
+                "variant": c.variant,
+                "error": c.error,
+                "records": [f"{r.name}{PACKED}" for r in c.records],
+            }
+            for c in curves
+        ],
     }
-    _write_result(body, outcomes, out)
+    _write_result(body, outcomes, curves, out)
     return outcomes
+
+
+def _run_curves(
+    study: StudyFile,
+    variants: Sequence[Variant],
+    session: Session,
+    registry: Registry,
+    device: str,
+) -> tuple[CurveOutcome, ...]:
+    """Every curve on its variants; only identification and the inversion are measured."""
+    evidence = {m.id: registry.get("metric", m.id).spec.tags.evidence
+                for m in study.metrics if _installed(m.id, registry)}  # fmt: skip
+    metrics = tuple(m for m in study.metrics
+                    if evidence.get(m.id) in ("identification", "inversion"))  # fmt: skip
+    found = []
+    for place, curve in enumerate(study.curves):
+        own = [v for v in variants if v.label in curve.variants]
+        if not own:
+            continue
+        body = session.plan.study.model_dump() | {
+            "anonymizers": [_choice(v) for v in own],
+            "attacks": curve.choices(),
+            "metrics": metrics,
+        }
+        plan = make_plan(Study.model_validate(body), registry, pick_device(device).type)
+        apart = Session(plan, session.store, session.device, session.reporter, session.trained)
+        width = len(curve.values)
+        for i, variant in enumerate(own):
+            session.reporter.note(f"{curve.attack.id} on {variant.label}: {curve.setting}")
+            records, failures = run_cells(apart, plan.cells[i * width : (i + 1) * width])
+            error = "; ".join(str(f.error) for f in failures)
+            found.append(CurveOutcome(place, variant.label, tuple(records), error))
+    return tuple(found)
 
 
 def recompute(out: Path) -> list[Outcome]:
@@ -142,27 +212,33 @@ def recompute(out: Path) -> list[Outcome]:
         body = json.loads((out / RESULT).read_text(encoding="utf-8"))
         study = parse_study(body["definition"], str(out / RESULT))
         listed = {entry["label"]: entry for entry in body["variants"]}
+        curves = [
+            CurveOutcome(c["curve"], c["variant"], _read(out, c["records"]), c["error"])
+            for c in body.get("curves", [])
+        ]
         chosen = [v for v in select(study, body["quick"]) if v.label in listed]
     except OSError as error:
         raise RecordError(f"Cannot read the study in {out}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{out / RESULT} is not a study's result: {error!r}") from error
     outcomes = [
-        Outcome(
-            v,
-            tuple(read_record(out / RECORDS / Path(n).name) for n in listed[v.label]["records"]),
-            listed[v.label]["error"],
-        )
-        for v in chosen
+        Outcome(v, _read(out, listed[v.label]["records"]), listed[v.label]["error"]) for v in chosen
     ]
-    _write_result(body, outcomes, out)
+    _write_result(body, outcomes, curves, out)
     return outcomes
 
 
-def _write_result(body: dict[str, Any], outcomes: Sequence[Outcome], out: Path) -> None:
+def _read(out: Path, names: Sequence[str]) -> tuple[Record, ...]:
+    return tuple(read_record(out / RECORDS / Path(name).name) for name in names)
+
+
+def _write_result(
+    body: dict[str, Any], outcomes: Sequence[Outcome], curves: Sequence[CurveOutcome], out: Path
+) -> None:
     study = parse_study(body["definition"], "the study")
     rows = [(o.variant, o.records, o.error) for o in outcomes]
-    body = body | {"results": summarise(study, rows, read_hits(out / HITS))}
+    points = [(study.curves[c.curve], c.variant, c.records) for c in curves]
+    body = body | {"results": summarise(study, rows, read_hits(out / HITS), points)}
     text = json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     _write(out / RESULT, (text + "\n").encode())
 
@@ -202,6 +278,7 @@ def _plan(
         anonymizers=tuple(_choice(v) for v in variants),
         attacks=(study.quick.attacks if quick else ()) or study.attacks,
         metrics=tuple(m for m in study.metrics if m.id not in absent),
+        judges=tuple(Choice(id=name) for name in study.judges),
         dataset=study.dataset,
         protocol=(study.quick.protocol if quick else "") or study.protocol,
         seed=study.seed,
@@ -271,7 +348,8 @@ def _clear(out: Path) -> None:
     """Remove the records that an earlier result of this folder lists, and nothing else."""
     try:
         body = json.loads((out / RESULT).read_text(encoding="utf-8"))
-        names = [n for v in body["variants"] for n in v["records"]]
+        listed = (*body["variants"], *body.get("curves", []))
+        names = [n for entry in listed for n in entry["records"]]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name in names:

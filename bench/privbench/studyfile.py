@@ -65,6 +65,34 @@ class Sweep(_Model):
         return f"{self.variant} ({self.setting.replace('_', ' ')} {value:g})"
 
 
+class Curve(_Model):
+    """One setting of an inversion attack over several values, on some variants.
+
+    Attributes:
+        attack: with the settings that stay.
+        setting: name of the setting that is varied, an integer.
+        values: ascending.
+        variants: labels.
+    """
+
+    attack: Choice
+    setting: str = "queries"
+    values: tuple[int, ...] = Field(min_length=1)
+    variants: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _id(cls, value: Any) -> Any:
+        return _choice(value)
+
+    def choices(self) -> tuple[Choice, ...]:
+        """The attack at each value."""
+        return tuple(
+            Choice(id=self.attack.id, settings=self.attack.settings | {self.setting: value})
+            for value in self.values
+        )
+
+
 class Reported(_Model):
     """A number from elsewhere that is printed beside the study's, with its caveats."""
 
@@ -87,6 +115,8 @@ class StudyFile(_Model):
     Attributes:
         references: labels of variants from which paired differences are taken.
         metrics: those that are not installed are left out and named.
+        judges: recognisers of reconstructions, as `privbench run --judge` takes them; empty: the
+            usual ones that can be had.
         k: of the k-anonymity verdict.
         people: columns of the picture grid; 0 draws none. Only for images that may be shown.
         utility: columns of the utility table: `metric/output`, or `metric` for its first output;
@@ -102,6 +132,7 @@ class StudyFile(_Model):
     seed: int = Field(default=0, ge=0)
     attacks: tuple[Choice, ...] = Field(min_length=1)
     metrics: tuple[Choice, ...] = (Choice(id="identification"),)
+    judges: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     k: int = Field(default=5, ge=2)
     people: int = Field(default=0, ge=0, le=12)
@@ -112,6 +143,7 @@ class StudyFile(_Model):
     quick: Quick = Quick()
     variants: tuple[Variant, ...] = Field(min_length=1)
     sweeps: tuple[Sweep, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
     @field_validator("attacks", "metrics", mode="before")
     @classmethod
@@ -137,6 +169,11 @@ class StudyFile(_Model):
         every = [v.label for v in select(self, quick=False)]
         if twice := {x for x in every if every.count(x) > 1}:
             raise ValueError(f"labels must be distinct; {', '.join(sorted(twice))} is not")
+        for label in (label for curve in self.curves for label in curve.variants):
+            if label not in every:
+                raise ValueError(
+                    f"a curve is about {label!r}, which is no variant. {did_you_mean(label, every)}"
+                )
         for reference in self.references:
             if reference not in every:
                 raise ValueError(

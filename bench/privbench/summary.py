@@ -11,7 +11,7 @@ from privbench.keys import stage_seed
 from privbench.ladder import ladders, verdict
 from privbench.paired import FLIPS, differences, holm
 from privbench.record import PACKED, Record
-from privbench.studyfile import StudyFile, Variant
+from privbench.studyfile import Curve, StudyFile, Variant
 from privbench.types import Estimate
 
 Hits = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
@@ -20,19 +20,34 @@ RANK1 = ("identification", "rank-1")
 AUC = ("verification", "auc")
 DIR = ("open-set", "dir@fpir=0.1")
 D_SYS = ("linkability", "d-sys")
+OF_JUDGE = {
+    "released": "rank-1-released",
+    "inverted": "rank-1",
+    "gain": "gain",
+    "matched": "matched@fmr=0.01",
+    "similarity": "similarity",
+    "similarity_others": "similarity-others",
+    "similarity_released": "similarity-released",
+}
+"""Fields of a judge's summary, and the outputs of the metric `inversion` that they come from."""
+FIDELITY = ("psnr", "ssim", "lpips", "psnr-released", "ssim-released", "lpips-released")
 
 
 def summarise(
-    study: StudyFile, rows: Sequence[tuple[Variant, Sequence[Record], str]], hits: Hits
+    study: StudyFile,
+    rows: Sequence[tuple[Variant, Sequence[Record], str]],
+    hits: Hits,
+    curves: Sequence[tuple[Curve, str, Sequence[Record]]] = (),
 ) -> dict[str, Any]:
     """Everything that the study's tables and plots show.
 
     Args:
         rows: variant, its records (one per attack), and why it is missing or not whole.
         hits: (variant, record key) -> (N,) subject, (N,) hit on the primary trial.
+        curves: a curve, the label of a variant, and its records.
 
     Returns:
-        JSON-able: `protocol`, `variants` (each with `attacks`), `sweeps`, `tests`.
+        JSON-able: `protocol`, `variants` (each with `attacks`), `sweeps`, `curves`, `tests`.
     """
     first = next(record for _, records, _ in rows for record in records)
     metrics = [m.id for m in study.metrics]
@@ -61,6 +76,7 @@ def summarise(
         "probes": first.parts["probes"].images,
         "variants": variants,
         "sweeps": _sweeps(study, rows),
+        **({"curves": [_points(*curve) for curve in curves if curve[2]]} if curves else {}),
         "tests": {"count": sum(len(d) for d in found.values()), "flips": FLIPS},
     }
 
@@ -97,6 +113,52 @@ def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
         ],
         "ms_per_image": timing.get("summary", {}).get("median_ms_per_image"),
         "device": timing.get("device", {}),
+        **({"inversion": inversion_of(record)} if record.inversion else {}),
+    }
+
+
+def inversion_of(record: Record) -> dict[str, Any]:
+    """What each judge says of an inversion, the chosen one first, and pixel fidelity."""
+    found = {e.name: e for numbers in record.inversion.values() for e in numbers}
+
+    def shown(name: str) -> dict[str, Any] | None:
+        return _shown(found[name]) if name in found else None
+
+    return {
+        "judge": record.attack_report["judge"],
+        "judges": [
+            {"name": judge["name"]}
+            | {field: shown(f"{judge['name']}/{name}") for field, name in OF_JUDGE.items()}
+            for judge in record.attack_report["judges"]
+        ],
+        **{name.replace("-", "_"): shown(name) for name in FIDELITY},
+    }
+
+
+def _points(curve: Curve, label: str, records: Sequence[Record]) -> dict[str, Any]:
+    """One curve of one variant; the judge at a point is the one that validation chose there."""
+    points = []
+    for record in records:
+        summary = inversion_of(record)
+        judge = summary["judges"][0]
+        points.append(
+            {
+                "value": record.attack.config[curve.setting],
+                "queries": record.oracle_queries,
+                "judge": judge["name"],
+                "rank1": judge["inverted"],
+                "released": judge["released"],
+                "gain": judge["gain"],
+                "record": f"{record.name}{PACKED}",
+            }
+        )
+    points.sort(key=lambda point: point["value"])
+    return {
+        "variant": label,
+        "attack": curve.attack.id,
+        "setting": curve.setting,
+        "judge": points[-1]["judge"],
+        "points": points,
     }
 
 
