@@ -18,8 +18,8 @@ ORDER = (
     "errors", "spec", "progress", "types", "hookspecs", "keys", "registry", "data", "evidence",
     "store", "timing", "stats", "large", "paired", "ranking", "record", "ladder", "timing_record",
     "plan", "session", "release", "oracle", "comparison", "training", "inversion", "scoring",
-    "results", "measure", "execute", "api", "studyfile",
-    "pictures", "summary", "study", "__init__", "testing", "show", "match", "cli",
+    "results", "measure", "execute", "pictures", "report", "api",
+    "studyfile", "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {"errors", "spec", "progress", "types", "hookspecs", "keys", "data", "timing"}
 PUBLIC = {f"privbench.{n}" for n in ("Config", "NoConfig", "PluginSpec", "Tags", "hookimpl")}

@@ -9,6 +9,7 @@ from typing import Any
 
 from privbench.errors import ConfigError, RecordError, StoreError
 from privbench.execute import Failure, execute
+from privbench.pictures import inversion_gallery, write_bytes
 from privbench.plan import (
     MOST_DRAWS,
     Choice,
@@ -87,6 +88,8 @@ def run_study(
     *,
     store: str = STORE,
     records: str | None = RECORDS,
+    report: str | None = None,
+    own_images: bool = False,
     repair: bool = False,
     reporter: Reporter | None = None,
     registry: Registry | None = None,
@@ -96,6 +99,10 @@ def run_study(
     Args:
         store: directory or fsspec URL of the artefacts.
         records: directory for the records and their scores; None writes none.
+        report: HTML file with the tables, and with galleries of what inversion attacks
+            reconstruct; each gallery is also written beside its record, as PNG.
+        own_images: show images in them even where the data set does not say that they are
+            rendered: they may be of real people.
         repair: check every stored part this study uses, and recompute what is damaged.
 
     Returns:
@@ -114,7 +121,28 @@ def run_study(
         for i, record in enumerate(done):
             cell = by_key[record.keys["record"]]
             done[i] = _export(record, scores_bytes(plan, opened, cell), Path(records))
+    if report is not None:
+        from privbench.report import render
+
+        drawn = _galleries(plan, opened, done, own_images)
+        for name, picture in drawn.items() if records is not None else ():
+            write_bytes(Path(str(records)) / f"{name}.inversion.png", picture)
+        write_bytes(Path(report), render(done, drawn).encode())
     return done, failures
+
+
+def _galleries(
+    plan: Plan, store: Store, records: Sequence[Record], own_images: bool
+) -> dict[str, bytes]:
+    """Record name -> PNG of the best, median and worst reconstruction; none of real people."""
+    if not (own_images or getattr(plan.data, "rendered", False)):
+        return {}
+    names = {record.keys["record"]: record.name for record in records}
+    return {
+        names[cell.record.key]: inversion_gallery(plan, store, [(cell.anonymizer.id, cell)])
+        for cell in plan.cells
+        if cell.invert and cell.record.key in names
+    }
 
 
 def run(

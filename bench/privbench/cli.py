@@ -95,6 +95,8 @@ def run(
     what: What | None = None,
     *,
     records: str = ".privbench/records",
+    report: str = "",
+    own_images: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     repair: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -104,6 +106,11 @@ def run(
     ----------
     records
         Directory for the records and their scores.
+    report
+        HTML file to write: all tables, and galleries of what inversion attacks reconstruct. Each
+        gallery is also written beside its record, as PNG.
+    own_images
+        Show images in galleries even where the data set does not say that they are rendered.
     dry_run
         Print the plan with what is in the store and why the rest is not; run nothing.
     repair
@@ -119,7 +126,13 @@ def run(
         return 0
     with show.reporter() as reporter:
         done, failures = run_study(
-            study, store=what.store, records=records, repair=repair, reporter=reporter
+            study,
+            store=what.store,
+            records=records,
+            report=report or None,
+            own_images=own_images,
+            repair=repair,
+            reporter=reporter,
         )
     show.results(done)
     for record in done:

@@ -22,7 +22,9 @@ class Dataset(Protocol):
     - `attributes`, a mapping from a name (`hair`) to (N,) labels ("" where unknown) of what the
       images show; utility metrics measure how well they are kept;
     - `facts`, a JSON-able mapping for the record: revision, preprocessing, files left out;
-    - `undetected(rows)`, in how many images of a part no face was found by its detector.
+    - `undetected(rows)`, in how many images of a part no face was found by its detector;
+    - `rendered`, True where no image shows a real person: only such images go into galleries
+      unless the user says otherwise.
 
     Attributes:
         name: for the record.

@@ -46,7 +46,7 @@ def write_grid(
             sheet.paste(_small(image), (LABEL + j * (SIDE + GAP), top))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=88)
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def write_inversions(
@@ -64,7 +64,7 @@ def write_inversions(
     Raises:
         RecordError: the store no longer holds an artefact, or the file cannot be written.
     """
-    _write(path, inversion_gallery(plan, store, rows))
+    write_bytes(path, inversion_gallery(plan, store, rows))
 
 
 def inversion_gallery(plan: Plan, store: Store, rows: Sequence[tuple[str, Cell]]) -> bytes:
@@ -101,12 +101,17 @@ def _small(image: np.ndarray) -> Image.Image:
     return whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file and its folder.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise RecordError(f"Cannot write the pictures {path}: {error}") from error
+        raise RecordError(f"Cannot write {path}: {error}") from error
 
 
 def _inverted(store: Store, cell: Cell) -> tuple[np.ndarray, np.ndarray]:

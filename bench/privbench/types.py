@@ -303,12 +303,12 @@ class TrainedInverter(Protocol):
     """A trained inversion attack: it gives the anonymized face back.
 
     The harness lets recognisers that the attack has never seen judge what it makes.
-
-    Attributes:
-        report: JSON-able facts for the record (settings chosen on attacker-validation, history).
     """
 
-    report: Mapping[str, Any]
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """JSON-able facts for the record: what was chosen on attacker-validation, and why."""
+        ...
 
     def invert(self, draws: Sequence[ImageSet]) -> torch.Tensor:
         """Reconstruct the sources of released images.

@@ -31,6 +31,7 @@ class EncodedFaces:
     encoded: Sequence[bytes] = field(repr=False)
     digest: str
     attributes: Mapping[str, Labels] = field(default_factory=dict)
+    rendered: bool = False
 
     def pixels(self, index: Ints) -> torch.Tensor:
         """(n, 3, H, W) uint8 RGB.

@@ -26,18 +26,16 @@ class SynthfacesConfig(Config):
 
 def build(config: SynthfacesConfig) -> EncodedFaces:
     """Open the data set; images stay encoded until they are asked for."""
+    from dataclasses import replace
     from importlib.resources import files
     from pathlib import Path
 
     from privbench_plugins.datasets._encoded import read_parquet
 
     shipped = Path(str(files("privbench_plugins").joinpath("assets", "synthfaces")))
-    return read_parquet(
-        "synthfaces",
-        Path(config.path) if config.path else shipped,
-        "CC0-1.0 (rendered)",
-        ATTRIBUTES,
-    )
+    folder = Path(config.path) if config.path else shipped
+    found = read_parquet("synthfaces", folder, "CC0-1.0 (rendered)", ATTRIBUTES)
+    return replace(found, rendered=not config.path)
 
 
 SPECS = (
