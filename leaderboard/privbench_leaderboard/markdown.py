@@ -266,9 +266,23 @@ def estimate(found: Interval | None) -> str:
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
 
+def signed(found: Interval | None) -> str:
+    """A difference as `+value [+low, +high]`; "" for what is missing."""
+    if found is None or found.value is None:
+        return ""
+    if found.low is None or found.high is None:
+        return f"{found.value:+.3f}"
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
 def number(value: float | None) -> str:
     """Three decimals; "" for what is missing."""
     return "" if value is None else f"{value:.3f}"
+
+
+def pipe_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Escaped cells as a Markdown table."""
+    return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)
 
 
 def _milliseconds(stage: Stage | None) -> str:

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from privbench_leaderboard.errors import LeaderboardError
 
@@ -17,6 +25,7 @@ SCHEMA_VERSION = 1
 """The schema of `study.json` that this package reads."""
 
 Verdict = Literal["violates", "within", "undecided"]
+Reversal = Literal["reversible", "not shown", "worse"]
 Group = Literal["condition", "sweep", "baseline", "control", "diagnostic"]
 
 
@@ -72,6 +81,74 @@ class Difference(Shown):
     p_holm: FiniteFloat
 
 
+def reversal(gain: Shown) -> Reversal:
+    """Whether inverting gave something back, by the interval of its gain in rank-1.
+
+    `reversible` only if even the lower bound is above 0, `worse` only if even the upper bound is
+    below it.
+    """
+    if gain.low is not None and gain.low > 0:
+        return "reversible"
+    return "worse" if gain.high is not None and gain.high < 0 else "not shown"
+
+
+class Judged(_Model):
+    """What one recogniser, which the attack has never seen, makes of reconstructions.
+
+    Attributes:
+        released: rank-1 of the releases as they are.
+        inverted: rank-1 of their reconstructions.
+        gain: the second minus the first, paired by probe.
+        matched: share of reconstructions that match their person at a false match rate of 1 %.
+        similarity: of reconstruction and source.
+        similarity_others: of reconstruction and other people.
+        similarity_released: of release and source.
+    """
+
+    name: str
+    released: Shown
+    inverted: Shown
+    gain: Shown
+    matched: Shown | None = None
+    similarity: Shown
+    similarity_others: Shown
+    similarity_released: Shown
+
+
+class Inversion(_Model):
+    """What an attack that reconstructs sources gave back.
+
+    Attributes:
+        judge: name of the judge that attacker-validation chose.
+        psnr: of reconstruction and source; `psnr_released` of release and source. So the others.
+    """
+
+    judge: str
+    judges: tuple[Judged, ...]
+    psnr: Shown | None = None
+    ssim: Shown | None = None
+    lpips: Shown | None = None
+    psnr_released: Shown | None = None
+    ssim_released: Shown | None = None
+    lpips_released: Shown | None = None
+
+    @model_validator(mode="after")
+    def _chosen_is_there(self) -> Self:
+        if self.judge not in {judged.name for judged in self.judges}:
+            raise ValueError(f"the chosen judge {self.judge!r} has no numbers")
+        return self
+
+    @property
+    def chosen(self) -> Judged:
+        """The numbers of the chosen judge."""
+        return next(judged for judged in self.judges if judged.name == self.judge)
+
+    @property
+    def verdict(self) -> Reversal:
+        """By the chosen judge."""
+        return reversal(self.chosen.gain)
+
+
 class Attacked(_Model):
     """A variant under one attack.
 
@@ -92,6 +169,7 @@ class Attacked(_Model):
     threat_model: str = ""
     queries: int = 0
     det: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
+    inversion: Inversion | None = None
     utility: tuple[Utility, ...]
     ms_per_image: FiniteFloat | None
     device: dict[str, str]
@@ -141,6 +219,33 @@ class Sweep(_Model):
     points: tuple[Point, ...]
 
 
+class Budget(_Model):
+    """An inversion within one query budget.
+
+    Attributes:
+        value: images that the attacker was granted.
+        queries: images that it asked for.
+        rank1: of the reconstructions.
+        released: rank-1 of the releases as they are.
+        gain: the first minus the second, paired by probe.
+    """
+
+    value: PositiveInt
+    queries: NonNegativeInt
+    rank1: Shown
+    released: Shown
+    gain: Shown
+
+
+class Curve(_Model):
+    """One inversion of one variant over several query budgets, lowest first."""
+
+    variant: str
+    attack: str
+    judge: str
+    points: tuple[Budget, ...]
+
+
 class Reported(_Model):
     """A number from elsewhere."""
 
@@ -188,6 +293,7 @@ class Results(_Model):
     probes: int
     variants: tuple[Variant, ...]
     sweeps: tuple[Sweep, ...]
+    curves: tuple[Curve, ...] = ()
     tests: Tests
 
 
@@ -223,6 +329,16 @@ class Study(_Model):
         return next(
             (a.differences.get(reference) for a in variant.attacks if a.attack == attack), None
         )
+
+    def inversions(self, *groups: Group) -> list[tuple[Variant, Attacked, Inversion]]:
+        """Variants of some groups with each attack, controls aside, that inverted them."""
+        return [
+            (v, a, a.inversion)
+            for v in self.results.variants
+            if v.group in groups
+            for a in v.attacks
+            if a.inversion is not None and a.control is None
+        ]
 
     def rows(self, *groups: Group) -> list[tuple[Variant, Attacked, Trial]]:
         """Finished variants of some groups, with their hardest attack on the primary trial."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ def plot_sweeps(study: Study, out: Path) -> bool:
             colour = colours[sweep.variant]
             axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(x, y, "o-", color=colour, linewidth=1.6, markersize=4.5)
-        _end_labels(axes, [(s.variant, _points(s, rows), colours[s.variant]) for s in mine])
+        ends = [(s.variant, _points(s, rows)[-1][1], colours[s.variant]) for s in mine]
+        end_labels(axes, [(name, t.value or 0.0, colour) for name, t, colour in ends])
         _limits(axes, study)
         axes.set_xlabel(setting.replace("_", " "), parse_math=False)
         axes.margins(x=0.04)
@@ -168,11 +170,15 @@ def _limits(axes: Axes, study: Study) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _end_labels(axes: Axes, lines: list[tuple[str, list[tuple[float, Trial]], str]]) -> None:
-    """Each line's name at its right end, pushed apart where they would meet."""
+def end_labels(axes: Axes, lines: Sequence[tuple[str, float, str]]) -> None:
+    """Names at the right ends of lines, pushed apart where they would meet.
+
+    Args:
+        lines: name, last value and colour of each.
+    """
     below = -1.0
-    for name, points, colour in sorted(lines, key=lambda one: one[1][-1][1].value or 0.0):
-        below = max(points[-1][1].value or 0.0, below + 0.055)
+    for name, last, colour in sorted(lines, key=lambda line: line[1]):
+        below = max(last, below + 0.055)
         axes.annotate(
             name, (1, below), xycoords=("axes fraction", "data"), xytext=(3, 0),
             textcoords="offset points", color=colour, fontsize=9, va="center", parse_math=False,

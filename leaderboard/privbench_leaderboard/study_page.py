@@ -6,17 +6,18 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
+from privbench_leaderboard.curve_figures import plot_curves
 from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.inversion_page import inversion_section
 from privbench_leaderboard.ladder_figures import plot_det, plot_ladder
-from privbench_leaderboard.markdown import BOUND, escape, estimate, number
+from privbench_leaderboard.markdown import BOUND, escape, estimate, number, pipe_table, signed
 from privbench_leaderboard.studies import Attacked, Study, Utility, Variant, load_study
 from privbench_leaderboard.study_figures import plot_frontier, plot_sweeps
 from privbench_leaderboard.study_words import sentences
 
 SWEEPS, FRONTIER, PICTURE = "sweeps.png", "frontier.png", "people.jpg"
 LADDER, DET = "ladder.png", "det.png"
+INVERSIONS, CURVES = "inversions.png", "curves.png"
 
 _DET = (
     "Each release against its own person (mated) and against everyone else, under the attack with "
@@ -46,6 +47,8 @@ def write_study(folder: Path | str) -> Path:
         picture=(root / PICTURE).is_file(),
         ladder=plot_ladder(study, root / LADDER),
         det=plot_det(study, root / DET),
+        inversions=INVERSIONS if (root / INVERSIONS).is_file() else "",
+        curves=CURVES if plot_curves(study, root / CURVES) else "",
     )
     path = root / "README.md"
     try:
@@ -62,6 +65,8 @@ def render_study(
     picture: bool = False,
     ladder: bool = False,
     det: bool = False,
+    inversions: str = "",
+    curves: str = "",
 ) -> str:
     """The page as Markdown. Names from `study.json` are escaped.
 
@@ -71,6 +76,8 @@ def render_study(
         picture: there is a picture grid.
         ladder: there is a plot of the attacks.
         det: there is a plot of detection error tradeoffs.
+        inversions: file of the galleries of reconstructions; "" for none.
+        curves: file of the plot over query budgets; "" for none.
     """
     asked = study.definition
     form = " --quick" if study.quick else ""
@@ -98,6 +105,7 @@ def render_study(
     if study.ladder:
         parts += ["## The ladder of attacks", _ladder_table(study), _ladder_legend(study)]
         parts += [f"![Rank-1 of each attack on each variant]({LADDER})"] if ladder else []
+    parts += inversion_section(study, inversions, curves)
     if det:
         parts += ["## Verification", f"![Detection error tradeoff]({DET})", _DET]
     parts += ["## Who is recognised", _main_table(study), _reported(study), _legend(study)]
@@ -154,7 +162,7 @@ def _main_table(study: Study) -> str:
         rows.append(cells + ([escape(a.attack)] if several else []))
     full = head + (["Worst attack"] if several else [])
     used = [i for i, name in enumerate(full) if name not in _OPTIONAL or any(r[i] for r in rows)]
-    return _grid([full[i] for i in used], [[row[i] for i in used] for row in rows])
+    return pipe_table([full[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
 def _ladder_table(study: Study) -> str:
@@ -165,7 +173,7 @@ def _ladder_table(study: Study) -> str:
         by_attack = {a.attack: a.trials.get(trial) for a in v.attacks}
         cells = [estimate(by_attack.get(name)) for name in study.ladder]
         rows.append([escape(v.label), *cells, estimate(v.worst_case)])
-    return _grid(["Rank-1 ↓ under", *map(escape, study.ladder), "worst case"], rows)
+    return pipe_table(["Rank-1 ↓ under", *map(escape, study.ladder), "worst case"], rows)
 
 
 def _ladder_legend(study: Study) -> str:
@@ -189,7 +197,7 @@ def _trials_table(study: Study) -> str:
         for v in study.results.variants
         if (a := v.hardest(trial))
     ]
-    return _grid(["Rank-1 ↓ of", *_OTHER], rows)
+    return pipe_table(["Rank-1 ↓ of", *_OTHER], rows)
 
 
 def _difference_table(study: Study) -> str:
@@ -208,10 +216,9 @@ def _difference_table(study: Study) -> str:
             if d is None or d.value is None:
                 cells += ["", "", ""]
                 continue
-            bounds = "" if d.low is None or d.high is None else f" [{d.low:+.3f}, {d.high:+.3f}]"
-            cells += [f"{d.value:+.3f}{bounds}", _p(d.p), _p(d.p_holm)]
+            cells += [signed(d), _p(d.p), _p(d.p_holm)]
         rows.append(cells)
-    return _grid(head, rows)
+    return pipe_table(head, rows)
 
 
 def _utility_table(study: Study) -> str:
@@ -229,7 +236,7 @@ def _utility_table(study: Study) -> str:
         f"{escape(u.title)} {'↑' if u.protects == 'higher' else '↓'}" for u in columns.values()
     ]
     rows = [[escape(v.label), *(_bare(a.useful(n)) for n in columns)] for v, a in found]
-    return _grid(head, rows) + "\n\nIntervals are in `study.json`."
+    return pipe_table(head, rows) + "\n\nIntervals are in `study.json`."
 
 
 def _uses(found: Sequence[tuple[Variant, Attacked]], name: str) -> Iterator[Utility]:
@@ -284,10 +291,6 @@ def _failures(study: Study) -> list[str]:
 
 def _p(value: float) -> str:
     return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)
 
 
 def _inert(sentence: str) -> str:

@@ -6,7 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from privbench_leaderboard.frontier import pareto
 from privbench_leaderboard.markdown import escape, estimate, number
-from privbench_leaderboard.studies import Attacked, Study, Sweep, Trial, Variant, Verdict
+from privbench_leaderboard.studies import (
+    Attacked,
+    Inversion,
+    Reversal,
+    Shown,
+    Study,
+    Sweep,
+    Trial,
+    Variant,
+    Verdict,
+    reversal,
+)
 
 LEVEL = 0.05
 """Family-wise error of the statements about differences."""
@@ -25,11 +36,14 @@ def sentences(study: Study) -> list[str]:
     parts = [
         *_verdicts(study),
         *_ladder(study),
+        *_given_back(study),
+        *_budgets(study),
         *_sweeps(study),
         *_stricter(study),
         *_differences(study),
         *_front(study),
         *_checks(study),
+        *_inversion_checks(study),
     ]
     if study.quick:
         parts.insert(
@@ -76,6 +90,62 @@ def _ladder(study: Study) -> Iterator[str]:
             "**What a naive attacker would not have seen.** A recogniser that knows nothing of "
             "the anonymizer does not show that k-anonymity is violated by "
             f"{_listed(missed)}; a stronger attack does."
+        )
+
+
+def _given_back(study: Study) -> Iterator[str]:
+    """How many releases some inversion gave back in part, and what the other judges say."""
+    tried: dict[str, list[tuple[str, Inversion]]] = {}
+    for v, a, inversion in study.inversions("condition", "sweep", "baseline"):
+        tried.setdefault(escape(v.label), []).append((escape(a.attack), inversion))
+    if not tried:
+        return
+    groups: dict[Reversal, list[str]] = {"reversible": [], "not shown": [], "worse": []}
+    agreed = []
+    for label, inversions in tried.items():
+        attack, best = max(inversions, key=lambda found: _strength(found[1]))
+        gain = best.chosen.gain.value
+        shown = "" if gain is None else f"{gain:+.3f} by "
+        groups[best.verdict].append(f"{label} ({shown}{attack})")
+        if all(reversal(judged.gain) == "reversible" for judged in best.judges):
+            agreed.append(label)
+    back = groups["reversible"]
+    text = (
+        f"**Given back.** {len(back)} of {len(tried)} releases {_are(back)} at least partly "
+        f"reversible by some inversion{': ' if back else ''}{_listed(back) if back else ''}"
+    )
+    if back and any(len(i.judges) > 1 for found in tried.values() for _, i in found):
+        text += f"; every judge says so of {_listed(agreed) if agreed else 'none of them'}"
+    if missing := groups["not shown"]:
+        text += f". Not shown to be reversible: {_listed(missing)}"
+    if worse := groups["worse"]:
+        text += f". Recognised less often after every inversion than before: {_listed(worse)}"
+    yield f"{text}."
+
+
+def _strength(inversion: Inversion) -> tuple[int, float]:
+    """Orders inversions of one release: by verdict, then by gain."""
+    order: tuple[Reversal, ...] = ("worse", "not shown", "reversible")
+    return order.index(inversion.verdict), inversion.chosen.gain.value or 0.0
+
+
+def _budgets(study: Study) -> Iterator[str]:
+    """From how many queries on each inversion of a curve gives something back."""
+    candidates = {
+        v.label for v in study.results.variants if v.group not in ("control", "diagnostic")
+    }
+    said: dict[str, list[str]] = {}
+    for curve in study.results.curves:
+        if curve.variant not in candidates or not curve.points:
+            continue
+        enough = [p.value for p in curve.points if reversal(p.gain) == "reversible"]
+        words = f"{enough[0]:,}" if enough else f"none up to {curve.points[-1].value:,}"
+        said.setdefault(escape(curve.attack), []).append(f"{escape(curve.variant)} {words}")
+    if said:
+        texts = [f"{attack}: {_listed(found)}" for attack, found in said.items()]
+        yield (
+            "**Query budget.** The smallest one tried at which the gain is positive beyond its "
+            f"interval: {'; '.join(texts)}."
         )
 
 
@@ -164,17 +234,41 @@ def _front(study: Study) -> Iterator[str]:
 
 def _checks(study: Study) -> Iterator[str]:
     """Controls and diagnostics: does the attack work, and does nothing else leak?"""
-    texts = []
-    for v, _, t in study.rows("control", "diagnostic"):
-        if t.value is None or t.chance is None or t.low is None or t.high is None:
-            continue
-        above = t.low > t.chance
-        words = "above chance" if above else "at chance" if t.high >= t.chance else "below chance"
-        odd = (v.control == "positive" and not above) or (v.control == "negative" and above)
-        warning = " (**not as it should be: do not trust the other rows**)" if odd else ""
-        texts.append(f"{escape(v.label)} {estimate(t)}, {words}{warning}")
+    texts = [
+        f"{escape(v.label)} {words}"
+        for v, _, t in study.rows("control", "diagnostic")
+        if (words := _against_chance(v, t))
+    ]
     if texts:
         yield f"**Controls and diagnostics.** {_capital('; '.join(texts))}."
+
+
+def _inversion_checks(study: Study) -> Iterator[str]:
+    """Controls: what an inverter makes of clear photographs, and of releases without a source."""
+    texts = [
+        f"{escape(a.attack)} on {escape(v.label)} {words}"
+        for v, a, inversion in study.inversions("control", "diagnostic")
+        if (words := _against_chance(v, inversion.chosen.inverted))
+    ]
+    if texts:
+        yield (
+            f"**Controls of the inversions.** {'; '.join(texts)}. What comes of clear "
+            "photographs is the most that an inverter could give back; where a release shows "
+            "somebody else, reconstructions must be at chance."
+        )
+
+
+def _against_chance(variant: Variant, rank1: Shown) -> str:
+    """A control's rank-1, where it lies, and a warning if it should not; "" without interval."""
+    if rank1.value is None or rank1.chance is None or rank1.low is None or rank1.high is None:
+        return ""
+    above = rank1.low > rank1.chance
+    words = (
+        "above chance" if above else "at chance" if rank1.high >= rank1.chance else "below chance"
+    )
+    odd = (variant.control == "positive" and not above) or (variant.control == "negative" and above)
+    warning = " (**not as it should be: do not trust the other rows**)" if odd else ""
+    return f"{estimate(rank1)}, {words}{warning}"
 
 
 def _name(sweep: Sweep) -> str:
@@ -184,6 +278,10 @@ def _name(sweep: Sweep) -> str:
 def _listed(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _capital(text: str) -> str:
