@@ -157,17 +157,6 @@ def _facts(record: Record) -> Iterator[str]:
         yield f"{name}: {few:,} people have too few images and take no part"
 
 
-JUDGED = {
-    "rank-1-released": "rank-1 released",
-    "rank-1": "reconstructed",
-    "gain": "gain",
-    "matched@fmr=0.01": "at FMR 1 %",
-    "similarity": "to source",
-    "similarity-others": "to others",
-}
-"""What the table of an inversion shows."""
-
-
 def _inversion(record: Record) -> None:
     """What each judge makes of the reconstructions, the verdict in words, and their fidelity."""
     from rich.markup import escape
@@ -175,28 +164,32 @@ def _inversion(record: Record) -> None:
     from privbench.ladder import judged, reversal_in_words
 
     if judges := judged(record):
-        chosen, first = next(iter(judges.items()))
-        rows = table("judge", *JUDGED.values())
+        rows = table("judge", "released", "reconstructed", "gain", "matched", "likeness")
         for judge, numbers in judges.items():
-            rows.add_row(escape(judge), *(_judged(numbers[name]) for name in JUDGED))
-        chances = (first[name].chance for name in JUDGED)
-        rows.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
-        console().print("reconstructions, judged by recognisers that the attack has never seen")
+            rows.add_row(
+                escape(judge),
+                _shown(numbers["rank-1-released"]),
+                _shown(numbers["rank-1"]),
+                _shown(numbers["gain"], sign="+"),
+                _plain(numbers["matched@fmr=0.01"], 3),
+                ", ".join(_plain(numbers[n], 2) for n in ("similarity", "similarity-others")),
+            )
+        chosen, first = next(iter(judges.items()))
+        guesses = ("rank-1-released", "rank-1", "gain", "matched@fmr=0.01")
+        rows.add_row("chance", *(f"{first[name].chance:.3f}" for name in guesses), style="dim")
+        console().print(
+            "judged by recognisers that the attack has never seen: rank-1, matches at FMR 1 %, "
+            "likeness to source, others"
+        )
         console().print(rows)
         console().print(escape(reversal_in_words(chosen, first["gain"])))
     if fidelity := {e.name: e for e in record.inversion.get("reconstruction", [])}:
         before, after = (
-            f"PSNR {_plain(fidelity[f'psnr{side}'], 1)} dB, SSIM {_plain(fidelity[f'ssim{side}'])}"
+            f"PSNR {_plain(fidelity[f'psnr{side}'], 1)} dB, "
+            f"SSIM {_plain(fidelity[f'ssim{side}'], 3)}"
             for side in ("-released", "")
         )
         console().print(f"to the source: released {before}; reconstructed {after}", style="dim")
-
-
-def _judged(number: Estimate) -> str:
-    """A share with its interval, a difference with its sign, too, and a score alone."""
-    if number.unit == "score":
-        return _plain(number)
-    return _shown(number, sign="+" if number.unit == "difference" else "")
 
 
 def _utility(record: Record) -> None:
@@ -247,7 +240,7 @@ def _digits(number: float) -> str:
     return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
-def _plain(number: Estimate, digits: int = 3) -> str:
+def _plain(number: Estimate, digits: int) -> str:
     """The value alone."""
     return "" if number.value is None else f"{number.value:.{digits}f}"
 

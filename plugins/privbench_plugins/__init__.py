@@ -31,6 +31,7 @@ _MODULES = (
     "metrics.distances",
     "metrics.fidelity",
     "metrics.identification",
+    "metrics.inversion",
     "metrics.kanonymity",
     "metrics.linkability",
     "metrics.openset",
