@@ -116,7 +116,8 @@ def run_study_file(
         reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}")
         place = runnable.index(variant)
         width = len(plan.study.attacks)
-        own = plan.cells[place * width : (place + 1) * width]
+        row = plan.cells[place * width : (place + 1) * width]
+        own = [cell for cell in row if cell.attack.id not in variant.without]
         records, failures = run_cells(session, own)
         outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
         finished = {r.keys["record"] for r in records}

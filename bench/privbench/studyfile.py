@@ -31,6 +31,7 @@ class Variant(_Model):
         draws: independent draws of each probe that are released.
         fixed_seed: all images share one seed.
         picture: has a row in the picture grid.
+        without: attacks, by id, that are not run on it: their cost.
     """
 
     label: str = Field(min_length=1, max_length=60)
@@ -41,6 +42,7 @@ class Variant(_Model):
     fixed_seed: bool = False
     quick: bool = False
     picture: bool = True
+    without: tuple[str, ...] = ()
 
 
 class Sweep(_Model):
