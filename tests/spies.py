@@ -155,6 +155,7 @@ class SpyAttackConfig(Config):
     """Settings of the spy attack."""
 
     how: str = Field("pixels", description="what to score by")
+    level: int = Field(0, description="changes nothing")
 
 
 def build_anonymizer(config: SpyConfig) -> SpyAnonymizer:

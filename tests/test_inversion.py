@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from privbench.api import make_study, plan_study, run_study
 from privbench.data import load_part
@@ -17,6 +19,8 @@ from privbench.progress import Silent
 from privbench.record import Record
 from privbench.session import Session
 from privbench.store import Store
+from privbench.study import recompute, run_study_file
+from privbench.studyfile import parse_study
 from spies import CALLS, registry
 
 JUDGES = ["spy-judge:pixels"]
@@ -163,3 +167,61 @@ def test_several_draws_reach_the_inverter(faces: Path, tmp_path: Path) -> None:
     assert isinstance(record, Record)
     assert not failures
     assert record.release["draws"] == 2
+
+
+def test_a_study_has_curves_galleries_and_attacks_left_out(faces: Path, tmp_path: Path) -> None:
+    """Points of a curve stand apart from the grid, and all is recomputed from the files alone."""
+    asked = {
+        "title": "Small",
+        "question": "Does it run?",
+        "protocol": "smoke",
+        "dataset": {"id": "synthfaces", "path": str(faces)},
+        "attacks": [{"id": "spy-inverter", "how": "release"}, "random-guess"],
+        "judges": JUDGES,
+        "metrics": ["identification", "inversion", "ssim"],
+        "people": 3,
+        "variants": [
+            {"label": "nothing", "group": "control", "anonymizer": "none"},
+            {"label": "mosaic", "group": "baseline", "anonymizer": "pixelate",
+             "without": ["random-guess"]},
+        ],
+        "curves": [
+            {"attack": {"id": "spy-inverter", "how": "release"}, "setting": "level",
+             "values": [1, 2], "variants": ["mosaic"]},
+        ],
+    }  # fmt: skip
+    out = tmp_path / "out"
+    outcomes = run_study_file(
+        "small", parse_study(asked, "test"), out, store=str(tmp_path / "s"), registry=registry()
+    )
+    assert [[r.attack.id for r in o.records] for o in outcomes] == [
+        ["spy-inverter", "random-guess"],
+        ["spy-inverter"],
+    ]
+    body = json.loads((out / "study.json").read_text())
+    (curve,) = body["results"]["curves"]
+    assert [p["value"] for p in curve["points"]] == [1, 2]
+    assert [p["gain"]["value"] for p in curve["points"]] == [0, 0]
+    shown = body["results"]["variants"][1]["attacks"][0]["inversion"]
+    assert shown["judge"] == "pixels"
+    assert shown["judges"][0]["released"]["value"] == shown["judges"][0]["inverted"]["value"]
+    before = (out / "study.json").read_bytes()
+    recompute(out)
+    assert (out / "study.json").read_bytes() == before
+    with Image.open(out / "inversions.png") as picture:
+        assert picture.height > 2 * 96, "a row for each inversion"
+    asked["curves"][0]["variants"] = ["mosiac"]  # type: ignore[index]
+    with pytest.raises(ConfigError, match="Did you mean mosaic"):
+        parse_study(asked, "test")
+
+
+def test_a_report_shows_faces_only_where_they_are_rendered(faces: Path, tmp_path: Path) -> None:
+    """A folder of one's own is no rendered data set; a flag says otherwise."""
+    page = tmp_path / "page.html"
+    for flag in (False, True):
+        run_study(
+            study(faces), registry=registry(), store=str(tmp_path / "store"),
+            records=str(tmp_path / "records"), report=str(page), own_images=flag,
+        )  # fmt: skip
+        assert ("data:image/png" in page.read_text()) == flag
+        assert bool(list((tmp_path / "records").glob("*.png"))) == flag

@@ -23,6 +23,8 @@ _MODULES = (
     "attacks.edges",
     "attacks.recognisers",
     "attacks.ensemble",
+    "attacks.inversion.ldm",
+    "attacks.inversion.linear",
     "datasets.folder",
     "datasets.hf",
     "datasets.orl",
