@@ -18,8 +18,9 @@ from onnx import TensorProto, helper
 
 from privbench.data import PROTOCOLS, load_part, split
 from privbench.errors import ConfigError, ModelError, PluginError, PluginLoadError
+from privbench.plan import Choice, resolve
 from privbench.progress import Silent
-from privbench.registry import make_config
+from privbench.registry import load_registry, make_config
 from privbench.testing import Workbench, check_config, check_light_import, check_weights
 from privbench.types import AttackerView, ImageSet
 from privbench_plugins.attacks import alignment, recogniser_files, recognisers
@@ -86,6 +87,14 @@ def test_settings_from_the_command_line() -> None:
     assert two.recognisers == ("tiny-encoder", "onnx:a.onnx")  # type: ignore[attr-defined]
 
 
+def test_a_recogniser_after_the_colon(tmp_path: Path) -> None:
+    """`naive-recogniser:NAME` is the one recogniser of that name, also where it has a path."""
+    for name in ("dlib", "tiny-recogniser", f"onnx:{save_onnx(tmp_path / 'm.onnx')}"):
+        found = resolve(load_registry(), "attack", Choice(id=f"naive-recogniser:{name}"))
+        assert found.config == RecogniserConfig(recognisers=(name,))
+        assert any(file.startswith(name) for file in found.weights)
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("dlip", "Did you mean dlib"), ("onnx", "onnx:PATH"), ("dlib:x", "'dlib'"), ("onnx:", "PATH")],
@@ -97,8 +106,8 @@ def test_unknown_recognisers_are_named(name: str, hint: str) -> None:
 
 
 def test_auto_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With dlib its two files are candidates and part of the key; without, the shipped one is
-    alone, and asking for dlib by name says what to install."""
+    """With dlib its two files are candidates and part of the key; without, the shipped encoder is
+    alone, and asking for dlib by name says what to install. The judge is never among them."""
     config = RecogniserConfig()
     assert candidates(config) == ("tiny-encoder", "dlib")
     assert sum(name.startswith("dlib/") for name in recognisers.weights(config)) == 2
@@ -112,9 +121,10 @@ def test_auto_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the attack --------------------------------------------------------------------------------
 
 
-def test_it_knows_clear_faces_and_not_noise(parts: dict[str, ImageSet]) -> None:
+@pytest.mark.parametrize("name", ["tiny-encoder", "tiny-recogniser"])
+def test_it_knows_clear_faces_and_not_noise(parts: dict[str, ImageSet], name: str) -> None:
     """Unmodified photos of 40 people nearly all found; noise at chance (1/40; P(> 5) = .004)."""
-    config = RecogniserConfig(recognisers=("tiny-encoder",))
+    config = RecogniserConfig(recognisers=(name,))
     trained = recognisers.build(config).train(view_of(parts["validation"]))
     assert rank1(trained, parts, parts["probes"]) >= 0.9
     assert rank1(trained, parts, noise(parts["probes"])) <= 5 / 40

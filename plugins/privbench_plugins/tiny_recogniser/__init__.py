@@ -1,0 +1,1 @@
+"""The shipped recogniser of clear faces, which judges reconstructions and which no attack knows."""
