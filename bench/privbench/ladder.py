@@ -11,7 +11,6 @@ import numpy as np
 from privbench.keys import canonical_json
 from privbench.ranking import max_over_attacks
 from privbench.record import Record
-from privbench.stats import unseen_share_interval
 from privbench.types import Estimate
 
 KS = (2, 5, 10, 20)
@@ -112,20 +111,14 @@ def reversal(record: Record) -> Reversal | None:
 def reversal_of(gain: Estimate) -> Reversal:
     """`reversible` only if even the lower bound is above 0, `worse` if even the upper is below.
 
-    A gain that is the same for every person has no bootstrap interval: it then is that of
-    `unseen_share_interval`.
-
     >>> reversal_of(Estimate("gain", 0.1, 0.02, 0.2, 200, 100))
     'reversible'
     >>> reversal_of(Estimate("gain", 0.1, -0.02, 0.2, 200, 100))
     'not shown'
     """
-    if gain.value is None:
+    if gain.low is None or gain.high is None:
         return "not shown"
-    low, high = gain.low, gain.high
-    if low is None or high is None:
-        low, high = unseen_share_interval(gain.value, gain.clusters, (-1.0, 1.0))
-    return "reversible" if low > 0 else "worse" if high < 0 else "not shown"
+    return "reversible" if gain.low > 0 else "worse" if gain.high < 0 else "not shown"
 
 
 def reversal_in_words(judge: str, gain: Estimate) -> str:

@@ -12,7 +12,7 @@ beside that of the percentile interval, which fails near 0 and 1, where privacy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ BLOCK_BYTES = 256 * 2**20
 """Working memory that one block of resamples may use."""
 
 _BLOCK = 256  # resamples at once: enough to share a sort, few enough to stay in the cache
+
+_RANGES = {"share": (0.0, 1.0), "difference": (-1.0, 1.0)}  # of units that have one
 
 _WORK = 16  # float64 per row and resample that a reduction may hold at once (measured: ROC, 9)
 _DEFINED = 0.95  # share of resamples that must be defined, else there is no interval
@@ -98,7 +100,8 @@ def bootstrap(
     Boundary: where every identity gives the same value (rank-1 of exactly 1, or of 0), all
     resamples agree and the interval would be a point. For a share it then is
     `unseen_share_interval`, and no narrower wherever the value is an end of the range (an error
-    rate of 1 at a threshold that moves); for other units, which have no known range, it is None.
+    rate of 1 at a threshold that moves); so for a difference of shares. For other units, which have
+    no known range, it is None.
 
     Args:
         metric: reduces `rows`.
@@ -120,7 +123,7 @@ def bootstrap(
         subject,
         outputs,
         chance,
-        (0.0, 1.0),
+        _RANGES,
         resamples,
         seed,
         level,
@@ -160,7 +163,7 @@ def paired_difference(
         subject,
         outputs,
         np.zeros(len(outputs)),
-        (-1.0, 1.0),
+        {unit: (low - high, high - low) for unit, (low, high) in _RANGES.items()},
         resamples,
         seed,
         level,
@@ -269,7 +272,7 @@ def _estimates(
     subject: Ints,
     outputs: Sequence[Output],
     chance: Floats,
-    bounds: tuple[float, float],
+    ranges: Mapping[str, tuple[float, float]],
     resamples: int,
     seed: int,
     level: float,
@@ -295,8 +298,8 @@ def _estimates(
         if not np.isnan(value):
             if not still[m]:
                 interval = _bca(value, replicates[:, m], without[:, m], level)
-            at_end = min(abs(value - bound) for bound in bounds) <= _SAME
-            if output.unit == "share" and (still[m] or at_end):
+            bounds = ranges.get(output.unit)
+            if bounds and (still[m] or min(abs(value - bound) for bound in bounds) <= _SAME):
                 edge = unseen_share_interval(value, counted, bounds, level)
                 both = [edge, *([interval] if interval else [])]
                 interval = min(low for low, _ in both), max(high for _, high in both)
