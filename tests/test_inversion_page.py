@@ -38,7 +38,7 @@ def judged(name: str, released: float, inverted: float, half: float = 0.05) -> d
 
 
 def inversion(*judges: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """An attack's `inversion`; validation chose the first judge."""
+    """An attack's `inversion`; validation chose the first judge unless another is named."""
     return {
         "judge": judges[0]["name"], "judges": list(judges), "lpips": None,
         "psnr": number(24.13, unit="dB"), "psnr_released": number(18.06, unit="dB"),
@@ -74,7 +74,7 @@ FOUND = {
     "nothing": inversion(judged("own", 0.9, 0.8), judged("dlib", 0.95, 0.7)),
     "nobody": inversion(judged("own", 0.02, 0.03), judged("dlib", 0.02, 0.01)),
     "canny": inversion(judged("own", 0.2, 0.5), judged("dlib", 0.1, 0.3)),
-    "depth": inversion(judged("dlib", 0.1, 0.2), judged("own", 0.3, 0.32)),
+    "depth": inversion(judged("own", 0.3, 0.32), judged("dlib", 0.1, 0.2), judge="dlib"),
     "blur": inversion(judged("own", 0.9, 0.92), judged("dlib", 0.5, 0.8)),
     "DP": inversion(judged("own", 0.3, 0.1), judged("dlib", 0.3, 0.1)),
 }
