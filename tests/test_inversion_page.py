@@ -49,10 +49,11 @@ def inversion(*judges: dict[str, Any], **more: Any) -> dict[str, Any]:
 def curve(variant: str, *ranks: float, attack: str = "unet", released: float = 0.3) -> Any:
     """A curve over the budgets 64, 256, ..."""
     return {
-        "variant": variant, "attack": attack, "setting": "queries", "judge": "own",
+        "variant": variant, "attack": attack, "setting": "queries",
         "points": [
-            {"value": 64 * 4**i, "queries": min(64 * 4**i, 600), "rank1": number(rank1),
-             "released": number(released), "gain": number(rank1 - released)}
+            {"value": 64 * 4**i, "queries": min(64 * 4**i, 600), "judge": "own",
+             "rank1": number(rank1), "released": number(released),
+             "gain": number(rank1 - released)}
             for i, rank1 in enumerate(ranks)
         ],
     }  # fmt: skip
@@ -177,9 +178,9 @@ def test_curves_are_drawn_tabled_and_told(tmp_path: Path) -> None:
     ]  # fmt: skip
     found = study(inverted(FOUND, curves=curves))
     text = "\n".join(sentences(found))
-    assert "unet: canny 256 and depth none up to 256; linear: canny 64." in text
+    assert "unet, queries: canny 256 and depth none up to 256; linear, queries: canny 64." in text
     table = inversion_section(found)[-1]
-    assert "| +0.300 [+0.250, +0.350], 600 asked |" in table
+    assert "| +0.300 [+0.250, +0.350] (own, 600 asked) |" in table
     out = tmp_path / "curves.png"
     assert plot_curves(found, out)
     first = out.read_bytes()
@@ -192,6 +193,16 @@ def test_curves_are_drawn_tabled_and_told(tmp_path: Path) -> None:
         assert one.width < width  # one panel per attack
     assert not plot_curves(study(inverted(FOUND)), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_budget_of_all_photos_stands_where_it_was_asked(tmp_path: Path) -> None:
+    """0 grants as much as the attacker has: the point lies at what was asked for."""
+    granted = curve("canny", 0.5, 0.3, 0.31)
+    granted["points"][0] |= {"value": 0, "queries": 744}
+    found = study(inverted(FOUND, curves=[granted]))
+    assert [p.place for p in found.results.curves[0].points] == [256, 744, 1024]
+    assert plot_curves(found, tmp_path / "curves.png")
+    assert "unet, queries: canny 744." in "\n".join(sentences(found))
 
 
 def test_points_without_numbers_draw_nothing(tmp_path: Path) -> None:
@@ -224,7 +235,7 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
     def page(name: str) -> str:
         own = {"canny": inversion(judged(name, 0.2, 0.5), judged("dlib", 0.2, 0.3))}
         text = json.dumps(
-            inverted(own, curves=[curve(name, 0.4, attack=name) | {"judge": name}])
+            inverted(own, curves=[curve(name, 0.4, attack=name) | {"setting": name}])
         ).replace('"canny"', json.dumps(name)).replace('"unet"', json.dumps(name))  # fmt: skip
         (tmp_path / "study.json").write_text(text, encoding="utf-8")
         return lb.write_study(tmp_path).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Plot of inversions: rank-1 of the reconstructions against the query budget."""
+"""Plot of inversions: rank-1 of the reconstructions against the query budget, as a rule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = 2
 
 
 def plot_curves(study: Study, out: Path) -> bool:
-    """One panel per attack, one line per variant; dashed: the releases as they are.
+    """One panel per attack and setting, one line per variant; dashed: the releases as they are.
 
     Args:
         out: PNG file.
@@ -33,16 +33,16 @@ def plot_curves(study: Study, out: Path) -> bool:
     curves = [curve for curve in study.results.curves if curve.points]
     if not curves:
         return False
-    attacks = list(dict.fromkeys(curve.attack for curve in curves))
+    titles = list(dict.fromkeys(curve.title for curve in curves))
     styles = _styles(curves)
-    rows = -(-len(attacks) // _COLUMNS)
-    columns = min(len(attacks), _COLUMNS)
+    rows = -(-len(titles) // _COLUMNS)
+    columns = min(len(titles), _COLUMNS)
     figure = new_figure(1.2 + 4.8 * columns, 0.6 + 3.4 * rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for axes in panels[len(attacks) :]:
+    for axes in panels[len(titles) :]:
         axes.set_axis_off()
-    for axes, attack in zip(panels, attacks, strict=False):
-        mine = [curve for curve in curves if curve.attack == attack]
+    for axes, title in zip(panels, titles, strict=False):
+        mine = [curve for curve in curves if curve.title == title]
         for curve in mine:
             _draw(axes, curve, *styles[curve.variant])
         end_labels(
@@ -50,7 +50,8 @@ def plot_curves(study: Study, out: Path) -> bool:
             [(c.variant, c.points[-1].rank1.value or 0.0, styles[c.variant][0]) for c in mine],
         )
         _scales(axes, mine, 1 / study.results.people)
-        axes.set_title(attack, fontsize=10, loc="left", parse_math=False)
+        axes.set_title(mine[0].attack, fontsize=10, loc="left", parse_math=False)
+        axes.set_xlabel(mine[0].setting.replace("_", " "), parse_math=False)
     for axes in panels[::columns]:
         axes.set_ylabel("rank-1 ↓ better protected")
     save_figure(figure, out)
@@ -60,23 +61,22 @@ def plot_curves(study: Study, out: Path) -> bool:
 def _draw(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
     """A line with its band, and the releases' own rank-1."""
     shown = [p for p in curve.points if p.rank1.value is not None]
-    x = [p.value for p in shown]
+    x = [p.place for p in shown]
     y = [p.rank1.value or 0.0 for p in shown]
     low = [v if p.rank1.low is None else p.rank1.low for v, p in zip(y, shown, strict=True)]
     high = [v if p.rank1.high is None else p.rank1.high for v, p in zip(y, shown, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.plot(x, y, marker=marker, color=colour, linewidth=1.6, markersize=4.5)
-    before = [(p.value, p.released.value) for p in curve.points if p.released.value is not None]
+    before = [(p.place, p.released.value) for p in curve.points if p.released.value is not None]
     axes.plot(*zip(*before, strict=True), color=colour, linewidth=1, linestyle="--", alpha=0.8)
 
 
 def _scales(axes: Axes, curves: list[Curve], chance: float) -> None:
-    budgets = sorted({p.value for curve in curves for p in curve.points})
+    places = sorted({p.place for curve in curves for p in curve.points})
     axes.set_xscale("log")
-    axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
+    axes.set_xticks(places, [f"{place:,}" for place in places])
     axes.minorticks_off()
     axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=":")
-    axes.set_xlabel("images that the attacker may ask about")
     axes.set_ylim(-0.02, 1.04)
     axes.spines[["top", "right"]].set_visible(False)
 

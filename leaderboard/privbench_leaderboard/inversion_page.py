@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privbench_leaderboard.markdown import escape, estimate, number, pipe_table, signed
-from privbench_leaderboard.studies import Attacked, Inversion, Judged, Shown, Study, Variant
+from privbench_leaderboard.studies import (
+    Attacked,
+    Curve,
+    Inversion,
+    Judged,
+    Shown,
+    Study,
+    Tried,
+    Variant,
+)
 
 Row = tuple[Variant, Attacked, Inversion]
 
@@ -24,9 +33,9 @@ _LEGEND = (
     "rows with nothing to give back about one would be called reversible by chance."
 )
 _CURVES = (
-    "Rank-1 of reconstructions by the images that the attacker may ask the anonymizer about, by "
-    "the judge of the table below; bands are 95 % intervals, dashed lines the releases as they "
-    "are, the dotted line chance."
+    "Rank-1 of reconstructions by the judge that attacker-validation chose at each point, named in "
+    "the table; bands are 95 % intervals, dashed lines the releases as they are, the dotted line "
+    "chance. **Queries**: images of its own that the attack may have anonymized."
 )
 
 
@@ -47,8 +56,11 @@ def inversion_section(study: Study, pictures: str = "", curves: str = "") -> lis
         what = "Source, release and reconstruction: best, median and worst of each release"
         parts += [f"![{what}]({pictures})", f"{what}, by similarity to the source."]
     if curves:
-        parts += [f"![Rank-1 of reconstructions against query budget]({curves})", _CURVES]
-    return [*parts, _budget_table(study)]
+        parts += [
+            f"![Rank-1 of reconstructions against what the attacker is granted]({curves})",
+            _CURVES,
+        ]
+    return [*parts, _curve_table(study)]
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -98,22 +110,24 @@ def _gain(judged: Judged, chosen: str) -> str:
     return f"**{text}**" if judged.name == chosen else text
 
 
-def _budget_table(study: Study) -> str:
-    """Gains down the releases, across the budgets; what was not asked for is told."""
-    curves = [c for c in study.results.curves if c.points]
-    values = sorted({p.value for c in curves for p in c.points})
-    if not values:
-        return ""
-    head = ["Gain ↓ by queries granted", "Attack", "Judge", *(f"{v:,}" for v in values)]
-    body = []
+def _curve_table(study: Study) -> str:
+    """Gains of each release under each attack, across the values of the setting."""
+    curves = study.results.curves
+    places = sorted({point.place for curve in curves for point in curve.points})
+    head = ["Gain ↓ of", "Attack, setting", *(f"{place:,}" for place in places)]
+    rows = []
     for curve in curves:
-        found = {
-            p.value: signed(p.gain) + (f", {p.queries:,} asked" if p.queries != p.value else "")
-            for p in curve.points
-        }
-        cells = [found.get(value, "") for value in values]
-        body.append([escape(curve.variant), escape(curve.attack), escape(curve.judge), *cells])
-    return pipe_table(head, body)
+        found = {point.place: _point(curve, point) for point in curve.points}
+        cells = [found.get(place, "") for place in places]
+        rows.append([escape(curve.variant), escape(curve.title), *cells])
+    return pipe_table(head, rows) if rows else ""
+
+
+def _point(curve: Curve, point: Tried) -> str:
+    """The gain, its judge, and how many were asked if not as many as were granted."""
+    fewer = curve.setting == "queries" and point.queries != point.place
+    asked = f", {point.queries:,} asked" if fewer else ""
+    return f"{signed(point.gain)} ({escape(point.judge)}{asked})"
 
 
 def _change(before: Shown | None, after: Shown | None, digits: int) -> str:

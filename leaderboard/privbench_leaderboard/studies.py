@@ -14,8 +14,8 @@ from pydantic import (
     ConfigDict,
     FiniteFloat,
     NonNegativeInt,
-    PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -219,31 +219,48 @@ class Sweep(_Model):
     points: tuple[Point, ...]
 
 
-class Budget(_Model):
-    """An inversion within one query budget.
+class Tried(_Model):
+    """An inversion at one value of a setting.
 
     Attributes:
-        value: images that the attacker was granted.
-        queries: images that it asked for.
+        value: of the setting, as a rule the query budget; 0: as much as the attacker has.
+        queries: images that it asked the anonymizer about.
+        judge: name of the judge that attacker-validation chose there.
         rank1: of the reconstructions.
         released: rank-1 of the releases as they are.
         gain: the first minus the second, paired by probe.
     """
 
-    value: PositiveInt
+    value: NonNegativeInt
     queries: NonNegativeInt
+    judge: str
     rank1: Shown
     released: Shown
     gain: Shown
 
+    @property
+    def place(self) -> int:
+        """Where it stands on the axis."""
+        return self.value or self.queries
+
 
 class Curve(_Model):
-    """One inversion of one variant over several query budgets, lowest first."""
+    """One inversion of one variant over several values of a setting, lowest first."""
 
     variant: str
     attack: str
-    judge: str
-    points: tuple[Budget, ...]
+    setting: str
+    points: tuple[Tried, ...]
+
+    @field_validator("points")
+    @classmethod
+    def _ascending(cls, points: tuple[Tried, ...]) -> tuple[Tried, ...]:
+        return tuple(sorted(points, key=lambda point: point.place))
+
+    @property
+    def title(self) -> str:
+        """The attack and what varies."""
+        return f"{self.attack}, {self.setting.replace('_', ' ')}"
 
 
 class Reported(_Model):

@@ -130,7 +130,7 @@ def _strength(inversion: Inversion) -> tuple[int, float]:
 
 
 def _budgets(study: Study) -> Iterator[str]:
-    """From how many queries on each inversion of a curve gives something back."""
+    """From which value on, of queries as a rule, each inversion gives something back."""
     candidates = {
         v.label for v in study.results.variants if v.group not in ("control", "diagnostic")
     }
@@ -138,14 +138,14 @@ def _budgets(study: Study) -> Iterator[str]:
     for curve in study.results.curves:
         if curve.variant not in candidates or not curve.points:
             continue
-        enough = [p.value for p in curve.points if reversal(p.gain) == "reversible"]
-        words = f"{enough[0]:,}" if enough else f"none up to {curve.points[-1].value:,}"
-        said.setdefault(escape(curve.attack), []).append(f"{escape(curve.variant)} {words}")
+        enough = [p.place for p in curve.points if reversal(p.gain) == "reversible"]
+        words = f"{enough[0]:,}" if enough else f"none up to {curve.points[-1].place:,}"
+        said.setdefault(escape(curve.title), []).append(f"{escape(curve.variant)} {words}")
     if said:
-        texts = [f"{attack}: {_listed(found)}" for attack, found in said.items()]
+        texts = [f"{title}: {_listed(found)}" for title, found in said.items()]
         yield (
-            "**Query budget.** The smallest one tried at which the gain is positive beyond its "
-            f"interval: {'; '.join(texts)}."
+            "**How much it takes.** The smallest value tried at which the gain is positive beyond "
+            f"its interval: {'; '.join(texts)}."
         )
 
 
