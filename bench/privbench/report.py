@@ -96,7 +96,7 @@ def _facts(records: Sequence[Record]) -> str:
         "Chance at rank-1": (f"{1 / r.parts['gallery'].identities:.3f}" for r in records),
         "Seed": (str(r.seed) for r in records),
         "Precision": (r.dtype for r in records),
-        "Versions": (", ".join(f"{n} {v}" for n, v in r.packages.items()) for r in records),
+        "Versions": (", ".join(f"{n} {v}" for n, v in sorted(r.packages.items())) for r in records),
     }
     lines = [
         f"<dt>{_text(name)}</dt><dd>{_text('; '.join(different))}</dd>\n"
@@ -134,10 +134,12 @@ def _release(number: int, ladder: Ladder, galleries: Mapping[str, bytes]) -> str
     """One section: the ladder of attacks, then what inversions gave back."""
     first = ladder.records[0]
     plugin = first.anonymizer
-    settings = ", ".join(f"{name} = {value}" for name, value in sorted(plugin.config.items()))
+    settings = [f"{name} = {value}" for name, value in sorted(plugin.config.items())]
+    version = f"version {plugin.version} ({plugin.distribution})"
     parts = [
         _paragraph(plugin.summary),
-        f"<details><summary>Settings</summary>{_paragraph(settings or 'none')}</details>\n",
+        f"<details><summary>Settings</summary>{_paragraph(', '.join([version, *settings]))}"
+        "</details>\n",
         _ladder(ladder),
     ]
     if ladder.worst is not None:
