@@ -55,7 +55,7 @@ class Restorer:
         filled = F.pad(pixels, (0,) * 7 + (self.batch - len(pixels),)).to(self.device)
         x = net.resize(filled.float().div_(255), self.side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            made = (self.network(x) + self.network(x.flip(3)).flip(3)) / 2
+            made: Tensor = (self.network(x) + self.network(x.flip(3)).flip(3)) / 2
         size = (pixels.shape[2], pixels.shape[3])
         if size != (self.side, self.side):
             made = F.interpolate(made, size, mode="bilinear", antialias=True)

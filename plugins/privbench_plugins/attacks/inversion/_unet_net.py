@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -31,7 +32,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) to the same."""
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+        change: Tensor = self.conv2(F.silu(self.conv1(F.silu(x))))
+        return x + change
 
 
 class Unet(nn.Module):
@@ -47,7 +49,7 @@ class Unet(nn.Module):
         self.entry = nn.Conv2d(3 * PATCH**2 + 2, width, 3, padding=1)
         self.down = nn.ModuleList(_blocks(w, depth) for w in widths)
         self.up = nn.ModuleList(_blocks(w, depth) for w in widths[:-1])
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in steps)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in steps)
         self.exit = nn.Conv2d(width, 6 * PATCH**2, 3, padding=1)
