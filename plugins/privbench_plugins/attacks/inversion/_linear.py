@@ -19,7 +19,7 @@ from privbench_plugins.anonymizers._ldm.pixels import resize
 from privbench_plugins.attacks.inversion._linear_cut import Cut, sampled
 from privbench_plugins.attacks.inversion.choice import OwnJudge
 from privbench_plugins.attacks.inversion.linear import LinearConfig
-from privbench_plugins.attacks.inversion.pairs import ask
+from privbench_plugins.attacks.inversion.pairs import Pairs, ask
 
 COMPONENTS: Final[Mapping[str, tuple[int, ...]]] = {"pca": (64, 192), "patch": (256,)}
 """Numbers of components among which validation chooses."""
@@ -113,53 +113,61 @@ class LinearInverter:
             PluginError: no oracle, or too few photos or queries.
         """
         train, validation = ask(view, self.config.queries)
-        size = working_size(train.clear, self.config.side)
-        released, clear = mean_draw(train.released, size), scaled(train.clear, size)
-        held_out = mean_draw(validation.released, size)
-        judge = OwnJudge.of(validation, view.device)
-        shape = validation.clear.shape[2:]
-        tried = [
-            (judge.similarity(quantize(resize(made, *shape))), setting, fitted)
-            for setting, fitted, made in self._candidates(released, clear, held_out, view.seed)
-        ]
-        similarity, setting, fitted = max(tried, key=itemgetter(0))
-        made = fitted(fitted.basis.coordinates(held_out))
-        quality = judge.identification(quantize(resize(made, *shape)))
-        report = {
-            "queries": train.queries + validation.queries,
-            "pairs": {"train": len(train), "validation": len(validation)},
-            "draws": view.draws,
-            "size": list(size),
-            "chosen": asdict(setting),
-            "validation": {"similarity": similarity, **asdict(quality)},
-            "grid": [{**asdict(candidate), "similarity": value} for value, candidate, _ in tried],
-            "parameters": fitted.ridge.coef_.size + fitted.ridge.intercept_.size,
-            "threads": torch.get_num_threads(),
-        }
-        return TrainedLinear(fitted, size, report)
+        return fit(self.config, train, validation, view.seed, view.device)
 
-    def _candidates(
-        self, released: Tensor, clear: Tensor, held_out: Tensor, seed: int
-    ) -> Iterator[tuple[Setting, LinearMap, Tensor]]:
-        """Each setting, the map fitted with it, and what it makes of the held-out releases."""
-        config = self.config
-        size = (int(clear.shape[2]), int(clear.shape[3]))
-        patch = (config.patch, config.patch)
-        cuts = {"pca": Cut(size, size, 0), "patch": Cut(size, patch, config.margin)}
-        for name in cuts if config.basis == "auto" else (config.basis,):
-            wanted = (config.components,) if config.components else COMPONENTS[name]
-            given, made = sampled(cuts[name], released, clear, config.samples, seed)
-            basis = Basis.of(cuts[name], max(wanted), given, made, seed)
-            inputs = basis.released.transform(given.numpy()).astype(np.float64)
-            targets = basis.clear.transform(made.numpy()).astype(np.float64)
-            seen = basis.coordinates(held_out)
-            possible = sorted({min(c, inputs.shape[1]) for c in wanted})
-            penalties = (config.penalty,) if config.penalty else PENALTIES[name]
-            for components in possible:
-                for penalty in penalties:
-                    ridge = Ridge(penalty * len(inputs)).fit(inputs[:, :components], targets)
-                    fitted = LinearMap(basis, ridge)
-                    yield Setting(name, components, penalty), fitted, fitted(seen)
+
+def fit(
+    config: LinearConfig, train: Pairs, validation: Pairs, seed: int, device: torch.device
+) -> TrainedLinear:
+    """Fit every candidate to training pairs, and choose on validation pairs."""
+    size = working_size(train.clear, config.side)
+    released, clear = mean_draw(train.released, size), scaled(train.clear, size)
+    held_out = mean_draw(validation.released, size)
+    judge = OwnJudge.of(validation, device)
+    shape = validation.clear.shape[2:]
+    tried = [
+        (judge.similarity(quantize(resize(made, *shape))), setting, fitted)
+        for setting, fitted, made in _candidates(config, released, clear, held_out, seed)
+    ]
+    similarity, setting, fitted = max(tried, key=itemgetter(0))
+    made = fitted(fitted.basis.coordinates(held_out))
+    quality = judge.identification(quantize(resize(made, *shape)))
+    report = {
+        "queries": train.queries + validation.queries,
+        "pairs": {"train": len(train), "validation": len(validation)},
+        "draws": len(train.released),
+        "size": list(size),
+        "chosen": asdict(setting),
+        "validation": {"similarity": similarity, **asdict(quality)},
+        "grid": [{**asdict(candidate), "similarity": value} for value, candidate, _ in tried],
+        "parameters": fitted.ridge.coef_.size + fitted.ridge.intercept_.size,
+        "threads": torch.get_num_threads(),
+    }
+    return TrainedLinear(fitted, size, report)
+
+
+def _candidates(
+    config: LinearConfig, released: Tensor, clear: Tensor, held_out: Tensor, seed: int
+) -> Iterator[tuple[Setting, LinearMap, Tensor]]:
+    """Each setting, the map fitted with it, and what it makes of the held-out releases."""
+    size = (int(clear.shape[2]), int(clear.shape[3]))
+    patch = (config.patch, config.patch)
+    cuts = {"pca": Cut(size, size, 0), "patch": Cut(size, patch, config.margin)}
+    for name in cuts if config.basis == "auto" else (config.basis,):
+        wanted = (config.components,) if config.components else COMPONENTS[name]
+        cut = cuts[name]
+        given, made = sampled(cut, released, cut, clear, config.samples, seed)
+        basis = Basis.of(cut, max(wanted), given, made, seed)
+        inputs = basis.released.transform(given.numpy()).astype(np.float64)
+        targets = basis.clear.transform(made.numpy()).astype(np.float64)
+        seen = basis.coordinates(held_out)
+        possible = sorted({min(c, inputs.shape[1]) for c in wanted})
+        penalties = (config.penalty,) if config.penalty else PENALTIES[name]
+        for components in possible:
+            for penalty in penalties:
+                ridge = Ridge(penalty * len(inputs)).fit(inputs[:, :components], targets)
+                fitted = LinearMap(basis, ridge)
+                yield Setting(name, components, penalty), fitted, fitted(seen)
 
 
 @dataclass(slots=True, eq=False)

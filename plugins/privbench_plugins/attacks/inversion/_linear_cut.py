@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-
 _BLOCK = 32
 
 
@@ -38,15 +37,15 @@ class Cut:
         return self.grid[0] * self.grid[1]
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, L, E): the patches themselves."""
+        """(N, C, H, W) to (N, L, E): the patches themselves."""
         return self._unfolded(pixels, 0)
 
     def surroundings(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, L, D): each patch with its margin."""
+        """(N, C, H, W) to (N, L, D): each patch with its margin."""
         return self._unfolded(pixels, self.margin)
 
     def images(self, patches: Tensor) -> Tensor:
-        """(N, L, E) patches to (N, 3, H, W)."""
+        """(N, L, E) patches to (N, C, H, W)."""
         (height, width), (rows, columns) = self.size, self.patch
         whole = (self.grid[0] * rows, self.grid[1] * columns)
         folded = F.fold(patches.transpose(1, 2), whole, self.patch, stride=self.patch)
@@ -62,13 +61,14 @@ class Cut:
 
 
 def sampled(
-    cut: Cut, released: Tensor, clear: Tensor, samples: int, seed: int
+    cut: Cut, released: Tensor, wanted: Cut, clear: Tensor, samples: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Patches to train on, equally many from each image: at most `samples`, at least one each.
 
     Args:
-        released: (N, 3, H, W) float.
-        clear: the same images in the clear.
+        released: (N, 3, H, W) float, cut by `cut`.
+        clear: (N, C, h, w) float, the same images in the clear or their latents; `wanted` cuts
+            them into as many patches.
 
     Returns:
         (M, D) released patches with their margins, (M, E) clear ones.
@@ -78,7 +78,7 @@ def sampled(
     chosen = torch.rand(len(released), cut.count, generator=generator).argsort(1)[:, :each]
     blocks = [torch.split(t, _BLOCK) for t in (released, clear, chosen)]
     rows = [
-        (_picked(cut.surroundings(r), i), _picked(cut.patches(c), i))
+        (_picked(cut.surroundings(r), i), _picked(wanted.patches(c), i))
         for r, c, i in zip(*blocks, strict=True)
     ]
     return torch.cat([r for r, _ in rows]), torch.cat([c for _, c in rows])

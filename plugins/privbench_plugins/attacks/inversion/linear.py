@@ -17,24 +17,28 @@ class LinearConfig(Config):
     """Settings of `inversion-linear`."""
 
     queries: int = Field(
-        0,
+        default=0,
         ge=0,
         description="oracle queries for training and choosing; 0: each of the attacker's photos "
         "once",
     )
     basis: Literal["auto", "pca", "patch"] = Field(
-        "auto",
+        default="auto",
         description="principal components of whole images, or patches with their surroundings, "
         "shared over positions; auto: by validation",
     )
-    side: int = Field(128, ge=16, le=1024, description="longer side, in pixels, of what is mapped")
-    components: int = Field(
-        0, ge=0, description="principal components of the releases; 0: by validation"
+    side: int = Field(
+        default=128, ge=16, le=1024, description="longer side, in pixels, of what is mapped"
     )
-    penalty: float = Field(0.0, ge=0, description="of the ridge, per sample; 0: by validation")
-    patch: int = Field(8, ge=1, le=64, description="side of a reconstructed patch")
-    margin: int = Field(8, ge=0, le=64, description="released pixels seen around a patch")
-    samples: int = Field(24000, ge=64, description="patches that are trained on, at most")
+    components: int = Field(
+        default=0, ge=0, description="principal components of the releases; 0: by validation"
+    )
+    penalty: float = Field(
+        default=0.0, ge=0, description="of the ridge, per sample; 0: by validation"
+    )
+    patch: int = Field(default=8, ge=1, le=64, description="side of a reconstructed patch")
+    margin: int = Field(default=8, ge=0, le=64, description="released pixels seen around a patch")
+    samples: int = Field(default=24000, ge=64, description="patches that are trained on, at most")
 
 
 def build(config: LinearConfig) -> Inverter:
