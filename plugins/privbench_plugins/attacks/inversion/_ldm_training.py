@@ -16,7 +16,6 @@ from privbench_plugins.anonymizers._ldm.pixels import resize
 from privbench_plugins.attacks.inversion.ldm import LdmInversionConfig
 from privbench_plugins.attacks.inversion.pairs import Pairs
 from privbench_plugins.tiny_encoder.ema import Ema
-from privbench_plugins.tiny_faces.muon import muon_with_adam
 
 _BLOCK = 64
 
@@ -57,19 +56,19 @@ class Training:
         self._config, self._model, self._pairs, self._seed = config, model, pairs, seed
         self._schedule = choose_scheduler(model.scheduler, "ddim")
         self._latents = mirrored_latents(model, pairs.clear)
-        self._optimizers = muon_with_adam(self.network.named_parameters(), _outer)
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
 
     def advance(self) -> float:
         """Take one optimiser step; its loss."""
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self._config.learning_rate * shape(self.done, self._config.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.learning_rate * shape(self.done, self._config.steps)
         loss = self.loss(self.lesson())
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         self.average.update()
         self.done += 1
         return float(loss.detach())
@@ -93,7 +92,8 @@ class Training:
         draw = torch.randint(draws, (size,), generator=generator)
         mirrored = torch.randint(2, (size,), generator=generator)
         strata = torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)
-        times = (strata / size * self._schedule.config.num_train_timesteps).long()
+        levels = self._schedule.config.num_train_timesteps
+        times = (strata / size * levels).long().clamp_(max=levels - 1)
         latents = self._latents[mirrored, rows]
         released = self._pairs.released[draw, rows]
         released = torch.where(mirrored.view(-1, 1, 1, 1) > 0, released.flip(3), released)
@@ -165,7 +165,3 @@ def shape(step: int, steps: int) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def _outer(name: str) -> bool:
-    return "conv_in" in name

@@ -47,9 +47,9 @@ class LdmInversionConfig(Config):
         description="side of the square, in pixels, at which the model works; images are resized "
         "to it and back. 0: the model's own. SD 1.5: 512; SDXL: 1024",
     )
-    steps: int = Field(300, ge=0, description="optimiser steps")
-    batch: int = Field(32, ge=1, description="pairs per step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate (Muon and AdamW)")
+    steps: int = Field(400, ge=0, description="optimiser steps")
+    batch: int = Field(16, ge=1, description="pairs per step")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate (AdamW)")
     average: float = Field(0.98, ge=0, lt=1, description="decay of the averaged weights")
     checkpoints: int = Field(3, ge=1, description="times that validation looks at the weights")
     samples: int = Field(4, ge=1, description="reconstructions of each released image")
