@@ -19,6 +19,8 @@ STRIDE: Final = PATCH * 2 ** (LEVELS - 1)
 """What an image's sides must be multiples of."""
 
 _CENTRE: Final = 0.5
+_SCALE: Final = 4.0
+_GROUPS: Final = 4
 
 
 class Block(nn.Module):
@@ -26,18 +28,19 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.norm = nn.GroupNorm(_GROUPS, width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) to the same."""
-        change: Tensor = self.conv2(F.silu(self.conv1(F.silu(x))))
+        change: Tensor = self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
         return x + change
 
 
 class Unet(nn.Module):
-    """U-Net (Ronneberger et al. 2015) of residual blocks without normalisation.
+    """U-Net (Ronneberger et al. 2015) of residual blocks.
 
     It predicts what is added to the input and by how much the input itself counts: a blurred
     image is nearly the answer, a face painted along edges is not. Untrained, it returns its input.
@@ -52,6 +55,7 @@ class Unet(nn.Module):
         steps = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in steps)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in steps)
+        self.norm = nn.GroupNorm(_GROUPS, width)
         self.exit = nn.Conv2d(width, 6 * PATCH**2, 3, padding=1)
         nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.bias)  # type: ignore[arg-type]
@@ -60,7 +64,7 @@ class Unet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) about [0, 1], H and W multiples of `STRIDE`, to float32 of that shape."""
         centred = pixels - _CENTRE
-        patches = F.pixel_unshuffle(centred, PATCH)
+        patches = F.pixel_unshuffle(_SCALE * centred, PATCH)
         x = torch.cat([patches, places(patches)], 1)
         x = self.entry(x.contiguous(memory_format=torch.channels_last))
         skips = []
@@ -71,7 +75,7 @@ class Unet(nn.Module):
         x = self.down[-1](x)
         for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             x = blocks(skips.pop() + grow(x))
-        added, gate = F.pixel_shuffle(self.exit(F.silu(x)).float(), PATCH).chunk(2, 1)
+        added, gate = F.pixel_shuffle(self.exit(F.silu(self.norm(x))).float(), PATCH).chunk(2, 1)
         return _CENTRE + (1 + gate) * centred + added
 
 

@@ -18,6 +18,8 @@ from privbench_plugins.tiny_faces.muon import muon_with_adam
 
 _BLOCK = 64
 _WARM_UP = 0.05
+_OUTER = 0.2
+"""Learning rate of the outermost layers, by AdamW, as a share of the others'."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,9 +110,9 @@ class Training:
             loss = self._losses(self._network(released), clear)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
-        for optimizer in self._optimizers:
+        for optimizer, share in zip(self._optimizers, (1.0, _OUTER), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = share * rate
             optimizer.step()
             optimizer.zero_grad()
         self._average.update()

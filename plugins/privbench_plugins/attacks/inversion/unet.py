@@ -36,9 +36,9 @@ class UnetInversionConfig(Config):
         64, ge=8, multiple_of=4, description="channels at the finest level; coarser ones have more"
     )
     depth: int = Field(2, ge=1, description="residual blocks of each level, down and up")
-    steps: int = Field(500, ge=0, description="optimiser steps")
+    steps: int = Field(400, ge=0, description="optimiser steps")
     batch: int = Field(16, ge=1, description="pairs per step")
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate (Muon and AdamW)")
+    learning_rate: float = Field(2.5e-3, gt=0, description="peak learning rate (Muon and AdamW)")
     reconstruction: float = Field(1.0, ge=0, description="weight of the mean absolute error")
     perceptual: float = Field(
         0.1, ge=0, description="weight of the distance of the attacker's encoder's features"
