@@ -81,10 +81,13 @@ def impostors(trial: Trial, scores: Scores) -> Floats:
 
     An attack that may not ask the anonymizer has no released photos to fix a threshold on: its
     impostor scores are clear against clear, and what that costs it shows in the rates attained.
+    Empty where nobody scored validation.
     """
     name = "validation-cross" if trial.anonymized else "validation"
     if "validation-clear" in scores.arrays:
         name = "validation-clear"
+    if name not in scores.arrays:
+        return np.empty(0)
     people = scores.held_out[np.sort(np.unique(scores.held_out, return_index=True)[1])]
     photos = scores.of(name).reshape(len(scores.held_out), len(people), -1)
     fused = fuse(photos[:, :, : trial.references], scores.fusion)

@@ -139,52 +139,63 @@ def judged(session: Session, cell: Cell, released: Released) -> Scored:
     """
     made = invert(session, cell, released)
     images = reconstructions(session, made)
-    raw = {
-        part: [released_set(session, released, part, draw) for draw in range(cell.draws)]
-        for part in ("probes", VALIDATION)
-    }
+    raw = [released_set(session, released, "probes", draw) for draw in range(cell.draws)]
+    validation = session.part(VALIDATION)
     scores: dict[str, dict[str, np.ndarray]] = {}
     judges: list[dict[str, Any]] = []
     with stopwatch(session.device) as seconds:
         for name, judge in cell.judges.items():
             trained, _ = train_once(session, judge, 1)
-            scores[name], facts = score(session, judge, trained, images.__getitem__, True)
-            auc = _validation_auc(scores[name]["validation"], session.part(VALIDATION).subject)
             compare = Comparison.of(session, judge, trained)
-            plain = {
-                "gallery": compare(raw["probes"], session.part("gallery"), False, "released"),
-                "source": compare.pairwise(raw["probes"], session.part("probes")),
-                "validation": compare(raw[VALIDATION], session.part(VALIDATION), False),
-            }
-            scores[name] |= {f"released/{kind}": array for kind, array in plain.items()}
+            scores[name] = {"validation": compare(images[VALIDATION], validation, False)}
             judges.append(
                 {
                     "name": name,
                     "attack": judge.id,
                     "fusion": trained.fusion,
-                    "validation_auc": auc,
-                    "scoring": facts | compare.facts,
+                    "validation_auc": _auc(scores[name]["validation"], validation.subject),
                     "weights": dict(judge.weights),
                 }
             )
-    judges.sort(key=lambda judge: -judge["validation_auc"])
-    best = judges[0]
-    own = {kind: a for kind, a in scores[best["name"]].items() if "/" not in kind}
+        judges.sort(key=lambda judge: -judge["validation_auc"])
+        for place, entry in enumerate(judges):
+            name, judge = entry["name"], cell.judges[entry["name"]]
+            trained, _ = train_once(session, judge, 1)
+            compare = Comparison.of(session, judge, trained)
+            if place == 0:  # only the judge that makes the row is asked about every trial
+                own, facts = score(session, judge, trained, images.__getitem__, True)
+                scores[name] |= own
+                compare.facts.update(facts)
+            else:
+                scores[name] |= _sides(session, compare, images["probes"], "inverted")
+            plain = _sides(session, compare, raw, "released")
+            scores[name] |= {f"released/{kind}": array for kind, array in plain.items()}
+            entry["scoring"] = compare.facts
     by_judge = [
         {f"{judge['name']}/{kind}": array for kind, array in scores[judge["name"]].items()}
         for judge in judges
     ]
-    report = {**made.notes["report"], "judge": best["name"], "judges": judges}
+    report = {**made.notes["report"], "judge": judges[0]["name"], "judges": judges}
     return Scored(
         (own, *by_judge),
-        best["fusion"],
+        judges[0]["fusion"],
         report,
         made.notes["queries"],
         (("judging", seconds[0], len(own["source"])),),
     )
 
 
-def _validation_auc(scores: np.ndarray, subject: Ints) -> float:
+def _sides(
+    session: Session, compare: Comparison, draws: Sequence[ImageSet], name: str
+) -> dict[str, np.ndarray]:
+    """Scores of the probes, in some form, against the clear gallery and their own sources."""
+    return {
+        "gallery": compare(draws, session.part("gallery"), False, name),
+        "source": compare.pairwise(draws, session.part("probes")),
+    }
+
+
+def _auc(scores: np.ndarray, subject: Ints) -> float:
     """ROC AUC of photo against other photos, same person or not; .5 where that is undefined."""
     other = ~np.eye(len(subject), dtype=bool)
     same = (subject[:, None] == subject[None, :])[other]
@@ -206,8 +217,11 @@ def judgements(
         name, fusion = judge["name"], judge["fusion"]
         sides = []
         for prefix in (f"{name}/released/", f"{name}/"):
-            kinds = ("gallery", "source", "validation")
-            arrays = {kind: scores.arrays[f"{prefix}{kind}"] for kind in kinds}
+            arrays = {
+                kind: scores.arrays[f"{prefix}{kind}"]
+                for kind in ("gallery", "source", "validation")
+                if f"{prefix}{kind}" in scores.arrays
+            }
             own = ev.Scores(
                 arrays, scores.mated, scores.subject, scores.strangers, scores.held_out, fusion
             )

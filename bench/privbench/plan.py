@@ -34,8 +34,6 @@ VALIDATION = "attacker-validation"
 ATTACKER_PARTS = ("attacker-train", VALIDATION)
 DEFAULT_BATCH = 64
 MOST_DRAWS = 64
-JUDGES = ("naive-recogniser:tiny-recogniser", "naive-recogniser:dlib")
-"""Recognisers that judge reconstructions where a study names none; those that can be had here."""
 
 Stage = Literal["anonymize", "invert", "attack", "rows", "record"]
 
@@ -55,6 +53,13 @@ class Choice(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     draws: int = Field(default=1, ge=1, le=MOST_DRAWS)
     fixed_seed: bool = False
+
+
+JUDGES = (
+    Choice(id="naive-recogniser:tiny-recogniser"),
+    Choice(id="naive-recogniser:dlib", settings={"mirror": "off"}),  # it is slow
+)
+"""Recognisers that judge reconstructions where a study names none; those that can be had here."""
 
 
 class Study(BaseModel):
@@ -366,15 +371,16 @@ def find_judges(registry: Registry, chosen: Sequence[Choice]) -> dict[str, Resol
     """
     if not chosen:
         found = {}
-        for name in JUDGES:
+        for choice in JUDGES:
             try:
-                found[judge_name(name)] = resolve(registry, "attack", Choice(id=name))
+                found[judge_name(choice.id)] = resolve(registry, "attack", choice)
             except (PluginLoadError, UnknownPluginError):
                 continue  # dlib is an extra
         if not found:
+            names = ", ".join(choice.id for choice in JUDGES)
             raise ConfigError(
-                f"Inversion attacks need a judge, and none of {', '.join(JUDGES)} can be had "
-                "here. Name one with --judge."
+                f"Inversion attacks need a judge, and none of {names} can be had here. Name one "
+                "with --judge."
             )
         return found
     judges: dict[str, Resolved] = {}
@@ -384,7 +390,7 @@ def find_judges(registry: Registry, chosen: Sequence[Choice]) -> dict[str, Resol
         if tags.knowledge != "none" or tags.control or tags.fuses or tags.inverts:
             raise ConfigError(
                 f"{judge.id} cannot judge reconstructions: a judge is a recogniser that knows "
-                f"nothing of the anonymizer, such as {JUDGES[0]}."
+                f"nothing of the anonymizer, such as {JUDGES[0].id}."
             )
         if name in judges:
             raise ConfigError(f"Two judges are called {name!r}; each needs a name of its own.")

@@ -50,6 +50,10 @@ def summarise(
         JSON-able: `protocol`, `variants` (each with `attacks`), `sweeps`, `curves`, `tests`.
     """
     first = next(record for _, records, _ in rows for record in records)
+    asked = [
+        (c, label, [r for r in found if "inversion" in r.inversion]) for c, label, found in curves
+    ]
+    measured = [curve for curve in asked if curve[2]]
     metrics = [m.id for m in study.metrics]
     variants: list[dict[str, Any]] = [
         {
@@ -76,7 +80,7 @@ def summarise(
         "probes": first.parts["probes"].images,
         "variants": variants,
         "sweeps": _sweeps(study, rows),
-        **({"curves": [_points(*curve) for curve in curves if curve[2]]} if curves else {}),
+        **({"curves": [_points(*curve) for curve in measured]} if measured else {}),
         "tests": {"count": sum(len(d) for d in found.values()), "flips": FLIPS},
     }
 
@@ -113,7 +117,7 @@ def _attack(record: Record, k: int, metrics: Sequence[str]) -> dict[str, Any]:
         ],
         "ms_per_image": timing.get("summary", {}).get("median_ms_per_image"),
         "device": timing.get("device", {}),
-        **({"inversion": inversion_of(record)} if record.inversion else {}),
+        **({"inversion": inversion_of(record)} if "inversion" in record.inversion else {}),
     }
 
 

@@ -436,7 +436,7 @@ class Judgement:
 
     Attributes:
         judge: its name.
-        released: evidence with the released probes as they are, primary trial.
+        released: evidence with the released probes as they are, primary trial; without impostors.
         inverted: evidence with their reconstructions, same trial and gallery.
         released_source: (N,) score of each released probe against its own source photo.
         inverted_source: (N,) the same of its reconstruction.
