@@ -49,7 +49,7 @@ class OptimiseInverter:
             PluginError: no oracle, or too few photos or queries.
             ModelError: the autoencoder cannot be loaded.
         """
-        config = self.config
+        config, before = self.config, view.oracle.queries if view.oracle else 0
         distances = DISTANCES if config.distance == "auto" else (config.distance,)
         each = config.queries_per_image * len(distances) + _noise_queries(view.draws)
         photos = min(SEARCHED, len(view.validation))
@@ -58,18 +58,23 @@ class OptimiseInverter:
         train, validation = ask(view, config.queries and config.queries - photos * each)
         photos = min(photos, len(validation))
         tools = Tools.fit(config, train, validation, view)
-        report = {
-            "queries": train.queries + validation.queries + photos * each,
+        trained = TrainedOptimise(tools, distances[0], config.queries_per_image, {})
+        if photos:
+            some = Pairs(
+                validation.clear[:photos],
+                validation.released[:, :photos],
+                validation.subject[:photos],
+            )
+            trained = chosen(tools, distances, some)
+        trained.report = {
+            "queries": tools.oracle.queries - before,
+            "pairs": {"train": len(train), "validation": len(validation)},
             "start": dict(tools.start.report),
-            "threads": torch.get_num_threads(),
             "parameters": tools.reading.weight.numel() + tools.reading.bias.numel(),
+            "threads": torch.get_num_threads(),
+            **trained.report,
         }
-        if not photos:
-            return TrainedOptimise(tools, distances[0], config.queries_per_image, report)
-        some = Pairs(
-            validation.clear[:photos], validation.released[:, :photos], validation.subject[:photos]
-        )
-        return chosen(tools, distances, some, report)
+        return trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,9 +181,7 @@ class Tools:
         return found
 
 
-def chosen(
-    tools: Tools, distances: Sequence[Distance], validation: Pairs, report: Mapping[str, Any]
-) -> TrainedOptimise:
+def chosen(tools: Tools, distances: Sequence[Distance], validation: Pairs) -> TrainedOptimise:
     """The distance, and the number of queries at which a search stops: those whose candidates
     the own judge finds most similar to the originals."""
     judge = OwnJudge.of(validation, tools.autoencoder.network.device)
@@ -205,7 +208,7 @@ def chosen(
         "history": history,
         "noise": tools.noise(draws, last.pixels) if last is not None else None,
     }
-    return TrainedOptimise(tools, best["distance"], best["queries"], {**report, **facts})
+    return TrainedOptimise(tools, best["distance"], best["queries"], facts)
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ from privbench_plugins.anonymizers._ldm.loading import explained, quiet, settle
 from privbench_plugins.attacks.inversion._linear_cut import Cut, sampled
 from privbench_plugins.models import read_json, resolve
 
-_BLOCK: Final = 32
+_BLOCK: Final = 16
 _KINDS: Final = ("AutoencoderTiny", "AutoencoderKL")
 _COMPONENTS: Final = 256
 _SAMPLES: Final = 8000
