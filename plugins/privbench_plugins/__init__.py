@@ -25,6 +25,7 @@ _MODULES = (
     "attacks.ensemble",
     "attacks.inversion.ldm",
     "attacks.inversion.linear",
+    "attacks.inversion.optimise",
     "attacks.inversion.unet",
     "datasets.folder",
     "datasets.hf",
