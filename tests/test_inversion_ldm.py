@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,28 @@ def test_training_lowers_the_loss_and_changes_the_controlnet_alone(
     assert all(torch.equal(value, before[name]) for name, value in frozen.items())
     state = training.network.state_dict()
     assert any(not torch.equal(value, network[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_perfect_prediction_amounts_to_the_photo(folder: Path, kind: str) -> None:
+    """Whatever the model predicts, the clean latents come out of it."""
+    _, training = held(folder)
+    training.schedule.register_to_config(prediction_type=kind)
+    lesson = training.lesson()
+    noisy = training.schedule.add_noise(lesson.latents, lesson.noise, lesson.times)
+    clean = training.clean(noisy, training.target(lesson), lesson.times)
+    torch.testing.assert_close(clean, lesson.latents, atol=1e-4, rtol=1e-4)
+
+
+def test_identity_is_asked_for_where_noise_hides_it(folder: Path) -> None:
+    """The term adds to the loss of noisy samples, and to that of no other."""
+    _, plain = held(folder, identity=0)
+    _, asking = held(folder, identity=0.5)
+    lesson = plain.lesson()
+    with torch.no_grad():
+        for level, adds in ((100, False), (900, True)):
+            same = replace(lesson, times=torch.full_like(lesson.times, level))
+            assert (float(asking.loss(same)) > float(plain.loss(same))) is adds
 
 
 def test_a_training_can_be_repeated(folder: Path, trained: _ldm.TrainedLdmInversion) -> None:

@@ -13,9 +13,14 @@ from torch import Tensor, nn
 
 from privbench_plugins.anonymizers._ldm.loading import Diffuser, choose_scheduler
 from privbench_plugins.anonymizers._ldm.pixels import resize
+from privbench_plugins.attacks.inversion.choice import embed, encoder_folder
 from privbench_plugins.attacks.inversion.ldm import LdmInversionConfig
 from privbench_plugins.attacks.inversion.pairs import Pairs
+from privbench_plugins.tiny_encoder import net
 from privbench_plugins.tiny_encoder.ema import Ema
+
+NOISIER = 0.6
+"""Share of the noise levels below which no identity is asked for."""
 
 _BLOCK = 64
 
@@ -29,12 +34,14 @@ class Lesson:
         noise: (B, C, h, w) float32, standard normal.
         times: (B,) int64.
         released: (B, 3, R, R) float32 in [0, 1], what the ControlNet sees.
+        identity: (B, D) what the attacker's encoder makes of the clear photos.
     """
 
     latents: Tensor
     noise: Tensor
     times: Tensor
     released: Tensor
+    identity: Tensor
 
 
 class Training:
@@ -42,6 +49,7 @@ class Training:
 
     Attributes:
         network: the ControlNet, float32.
+        schedule: diffusers scheduler of the model's noise levels.
         average: its averaged weights.
         done: steps taken.
     """
@@ -53,9 +61,14 @@ class Training:
         self.network.train().requires_grad_(True)
         self.average = Ema(self.network, config.average)
         self.done = 0
+        self._half = model.dtype == torch.bfloat16
         self._config, self._model, self._pairs, self._seed = config, model, pairs, seed
-        self._schedule = choose_scheduler(model.scheduler, "ddim")
+        self.schedule = choose_scheduler(model.scheduler, "ddim")
         self._latents = mirrored_latents(model, pairs.clear)
+        self._encoder = net.load(encoder_folder()).to(model.device).requires_grad_(False)
+        self._identity = torch.stack(
+            [embed(self._encoder, x, model.device) for x in (pairs.clear, pairs.clear.flip(3))]
+        )
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
@@ -92,7 +105,7 @@ class Training:
         draw = torch.randint(draws, (size,), generator=generator)
         mirrored = torch.randint(2, (size,), generator=generator)
         strata = torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)
-        levels = self._schedule.config.num_train_timesteps
+        levels = self.schedule.config.num_train_timesteps
         times = (strata / size * levels).long().clamp_(max=levels - 1)
         latents = self._latents[mirrored, rows]
         released = self._pairs.released[draw, rows]
@@ -103,25 +116,50 @@ class Training:
             torch.randn(latents.shape, generator=generator).to(device),
             times.to(device),
             resize(released.to(device).float().div_(255), side, side),
+            self._identity[mirrored, rows].to(device),
         )
 
     def loss(self, lesson: Lesson) -> Tensor:
-        """Mean squared error of what the model predicts: noise, velocity or image.
+        """Mean squared error of what the model predicts (noise, velocity or image), and how unlike
+        the person the image is that the prediction amounts to.
 
         No weights over time: those that follow the signal vanish at the noisy end, where what a
         face looks like is decided.
         """
-        noisy = self._schedule.add_noise(lesson.latents, lesson.noise, lesson.times)
-        predicted = self._predict(noisy, lesson)
-        return F.mse_loss(predicted.float(), self._target(lesson))
+        noisy = self.schedule.add_noise(lesson.latents, lesson.noise, lesson.times)
+        predicted = self._predict(noisy, lesson).float()
+        loss = F.mse_loss(predicted, self.target(lesson))
+        if self._config.identity:
+            loss = loss + self._config.identity * self._unlikeness(noisy, predicted, lesson)
+        return loss
+
+    def _unlikeness(self, noisy: Tensor, predicted: Tensor, lesson: Lesson) -> Tensor:
+        """Mean of 1 - cosine over the noisier samples; the others show the person anyway."""
+        levels = self.schedule.config.num_train_timesteps
+        rows = (lesson.times >= NOISIER * levels).nonzero()[:, 0]
+        if not len(rows):
+            return predicted.new_zeros(())
+        clean = self.clean(noisy[rows], predicted[rows], lesson.times[rows])
+        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self._half):
+            made = self._encoder(self._model.decode(clean))
+        return 1 - (made.float() * lesson.identity[rows]).sum(1).mean()
+
+    def clean(self, noisy: Tensor, predicted: Tensor, times: Tensor) -> Tensor:
+        """The latents that a prediction amounts to, (B, C, h, w)."""
+        kind = self.schedule.config.prediction_type
+        signal = self.schedule.alphas_cumprod.to(noisy.device)[times].view(-1, 1, 1, 1)
+        if kind == "epsilon":
+            return (noisy - (1 - signal).sqrt() * predicted) / signal.sqrt()
+        if kind == "sample":
+            return predicted
+        return signal.sqrt() * noisy - (1 - signal).sqrt() * predicted
 
     def _predict(self, noisy: Tensor, lesson: Lesson) -> Tensor:
         model = self._model
         noisy = noisy.to(model.dtype, memory_format=torch.channels_last)
         text = model.text.inputs(len(noisy))
         released = lesson.released.contiguous(memory_format=torch.channels_last)
-        half = model.dtype == torch.bfloat16
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self._half):
             down, middle = self.network(
                 noisy, lesson.times, controlnet_cond=released, return_dict=False, **text
             )
@@ -135,13 +173,14 @@ class Training:
             )[0]
         return predicted
 
-    def _target(self, lesson: Lesson) -> Tensor:
-        kind = self._schedule.config.prediction_type
+    def target(self, lesson: Lesson) -> Tensor:
+        """What the model ought to predict, (B, C, h, w)."""
+        kind = self.schedule.config.prediction_type
         if kind == "epsilon":
             return lesson.noise
         if kind == "sample":
             return lesson.latents
-        velocity: Tensor = self._schedule.get_velocity(lesson.latents, lesson.noise, lesson.times)
+        velocity: Tensor = self.schedule.get_velocity(lesson.latents, lesson.noise, lesson.times)
         return velocity
 
 

@@ -50,6 +50,12 @@ class LdmInversionConfig(Config):
     steps: int = Field(400, ge=0, description="optimiser steps")
     batch: int = Field(16, ge=1, description="pairs per step")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate (AdamW)")
+    identity: float = Field(
+        0.2,
+        ge=0,
+        description="weight of 1 - cosine of the attacker's encoder's embeddings; 0 spares the "
+        "memory of decoding. SD 1.5: 0",
+    )
     average: float = Field(0.98, ge=0, lt=1, description="decay of the averaged weights")
     checkpoints: int = Field(3, ge=1, description="times that validation looks at the weights")
     samples: int = Field(4, ge=1, description="reconstructions of each released image")
@@ -105,7 +111,7 @@ SPECS: tuple[PluginSpec, ...] = (
         kind="attack",
         id="inversion-ldm",
         version=1,
-        summary="Paints faces by latent diffusion, guided by the released image (ControlNet).",
+        summary="Paints faces by latent diffusion, guided by the released image (ControlNet)",
         build=build,
         config=LdmInversionConfig,
         weights=weights,
