@@ -41,10 +41,10 @@ class UnetInversionConfig(Config):
     learning_rate: float = Field(2.5e-3, gt=0, description="peak learning rate (Muon and AdamW)")
     reconstruction: float = Field(1.0, ge=0, description="weight of the mean absolute error")
     perceptual: float = Field(
-        0.1, ge=0, description="weight of the distance of the attacker's encoder's features"
+        0.02, ge=0, description="weight of the distance of the attacker's encoder's features"
     )
     identity: float = Field(
-        0.1, ge=0, description="weight of 1 - cosine of the attacker's encoder's embeddings"
+        0.02, ge=0, description="weight of 1 - cosine of the attacker's encoder's embeddings"
     )
     average: float = Field(0.98, ge=0, lt=1, description="decay of the averaged weights")
     checkpoints: int = Field(4, ge=1, description="times that validation looks at the weights")
