@@ -191,6 +191,7 @@ def _run_curves(
             "anonymizers": [_choice(v) for v in own],
             "attacks": curve.choices(),
             "metrics": metrics,
+            "judges": [Choice(id=name) for name in curve.judges or study.judges],
         }
         plan = make_plan(Study.model_validate(body), registry, pick_device(device).type)
         apart = Session(plan, session.store, session.device, session.reporter, session.trained)

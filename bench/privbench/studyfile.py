@@ -75,12 +75,14 @@ class Curve(_Model):
         setting: name of the setting that is varied, an integer.
         values: ascending.
         variants: labels.
+        judges: in place of the study's; one is cheaper than two.
     """
 
     attack: Choice
     setting: str = "queries"
     values: tuple[int, ...] = Field(min_length=1)
     variants: tuple[str, ...] = Field(min_length=1)
+    judges: tuple[str, ...] = ()
 
     @field_validator("attack", mode="before")
     @classmethod
