@@ -17,6 +17,7 @@ COLUMNS = ("Rank", "Ties", "Anonymizer", "Rank-1 ↓", "Worst attack (of)", "Fac
            "Attributes kept ↑", "ms/image ↓")  # fmt: skip
 SAID = ("**The boundary.**", "**Conditions.**", "**Baselines.**", "**canny, conditioning scale.**",
         "**depth, conditioning scale.**", "**Controls and diagnostics.**")  # fmt: skip
+GIVEN = ("**Given back.**", "**How much it takes.**", "**Controls of the inversions.**")
 CLIMBED = ("**The strongest attack**", "**What a naive attacker", "**Against canny**")
 
 
@@ -74,6 +75,7 @@ def main() -> None:
     text = between(text, "output: make run", "\n".join(["```text", *lines, "```"]))
     text = between(text, "study", said(page_of("conditioning")))
     text = between(text, "ladder", ladder(page_of("ladder")))
+    text = between(text, "inversion", said(page_of("inversion"), GIVEN))
     readme.write_text(between(text, "leaderboard", narrow(board)), encoding="utf-8")
 
 

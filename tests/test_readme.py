@@ -65,6 +65,24 @@ def test_the_ladder_runs(tmp_path: Path) -> None:
         assert word in table
 
 
+INVERSION = (
+    "privbench run --anonymizer gaussian-blur controlnet-canny ldm-unconditional "
+    "--attack inversion-unet --report inversion.html"
+)
+
+
+def test_the_inversion_runs(tmp_path: Path) -> None:
+    """An inverter on one release, at small scale: judged, and with a page that shows faces."""
+    assert INVERSION in README
+    line = INVERSION.replace("controlnet-canny ldm-unconditional ", "")
+    few = "inversion-unet.steps=3 --judge naive-recogniser:tiny-recogniser"
+    done = in_copy(f"{line} --protocol smoke --set {few}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tiny-recogniser" in done.stdout
+    assert "reversible" in done.stdout
+    assert "data:image/png" in (tmp_path / "inversion.html").read_text(encoding="utf-8")
+
+
 def test_real_photographs_run(tmp_path: Path) -> None:
     """The same command line on ORL: the split is made to fit."""
     words = "privbench run --anonymizer pixelate --attack edge-match random-guess --dataset orl"
@@ -121,6 +139,9 @@ def test_what_the_studies_say_is_current() -> None:
     assert climbed.count("|") > 20
     assert "**The strongest attack**" in climbed
     assert _block("ladder") == climbed
+    given = fill["said"](fill["page_of"]("inversion"), fill["GIVEN"])
+    assert given.count("**") == 6
+    assert _block("inversion") == given
 
 
 def _block(marker: str) -> str:

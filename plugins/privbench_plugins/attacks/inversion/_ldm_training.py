@@ -142,12 +142,14 @@ class Training:
         clean = self.clean(noisy[rows], predicted[rows], lesson.times[rows])
         with torch.autocast(clean.device.type, torch.bfloat16, enabled=self._half):
             made = self._encoder(self._model.decode(clean))
-        return 1 - (made.float() * lesson.identity[rows]).sum(1).mean()
+        cosine: Tensor = (made.float() * lesson.identity[rows]).sum(1)
+        return 1 - cosine.mean()
 
     def clean(self, noisy: Tensor, predicted: Tensor, times: Tensor) -> Tensor:
         """The latents that a prediction amounts to, (B, C, h, w)."""
         kind = self.schedule.config.prediction_type
-        signal = self.schedule.alphas_cumprod.to(noisy.device)[times].view(-1, 1, 1, 1)
+        levels: Tensor = self.schedule.alphas_cumprod.to(noisy.device)
+        signal = levels[times].view(-1, 1, 1, 1)
         if kind == "epsilon":
             return (noisy - (1 - signal).sqrt() * predicted) / signal.sqrt()
         if kind == "sample":
