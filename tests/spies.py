@@ -123,8 +123,17 @@ class SpyInverter:
         CALLS.append("train")
         assert view.oracle is not None
         assert len(view.oracle(view.train)) == len(view.train)
-        if self.how == "peek":
-            view.oracle._session.part("probes")  # type: ignore[attr-defined]
+        if self.how.startswith("peek at "):
+            view.oracle._session.part(self.how[8:])  # type: ignore[attr-defined]
+        if self.how == "borrow":
+            taken = tuple(f"{key}" for key in BORROWED)[: len(view.train)]
+            view.oracle(
+                ImageSet(view.train.pixels[: len(taken)], view.train.subject[: len(taken)], taken)
+            )
+        if self.how == "nan":
+            return SpyInverter("release", {"loss": float("nan"), "at": [float("inf"), 1]})
+        if self.how == "object":
+            return SpyInverter("release", {"view": view})
         return SpyInverter(self.how, {"how": self.how}, view.oracle)
 
     def invert(self, draws: Sequence[ImageSet]) -> torch.Tensor:
@@ -145,10 +154,14 @@ class SpyInverter:
             "shape": made,
             "none": made[:, None][:, :0],
             "dtype": images.pixels[:, None],
-            "nan": made[:, None] * float("nan"),
+            "not a number": made[:, None] * float("nan"),
             "range": made[:, None] * 255,
         }
         return broken.get(self.how, torch.stack([made, made.flip(3)], 1))  # type: ignore[return-value]
+
+
+BORROWED: list[str] = []
+"""Sample ids of evaluation."""
 
 
 class SpyAttackConfig(Config):

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+import spies
+from privbench import plan as planning
 from privbench.api import make_study, plan_study, run_study
-from privbench.data import load_part
 from privbench.errors import ConfigError, DataError, PluginError
-from privbench.plan import Study, find_judges, make_plan
-from privbench.progress import Silent
+from privbench.plan import Choice, Study, find_judges, judge_name, make_plan
 from privbench.record import Record
 from privbench.session import Session
+from privbench.spec import PluginSpec, Tags
 from privbench.store import Store
 from privbench.study import recompute, run_study_file
 from privbench.studyfile import parse_study
@@ -97,7 +97,7 @@ def test_evaluation_is_out_of_reach_while_an_attack_trains_or_inverts(
     faces: Path, tmp_path: Path
 ) -> None:
     """Planted leaks: through the oracle's session, in training and in inverting."""
-    for how in ("peek", "peek later"):
+    for how in ("peek at probes", "peek at cross-gallery", "peek at non-mated", "peek later"):
         done, (failure,) = go(study(faces, how), tmp_path)
         assert not done
         assert isinstance(failure.error, PluginError)
@@ -123,14 +123,52 @@ def test_a_planted_leak_in_the_attackers_part_is_caught(
         return type(images)(pixels, images.subject, images.keys)
 
     for leak, said in ((with_identity, "identity-disjoint"), (with_mirrored, "mirror image")):
-        plan = make_plan(study(faces), registry(), "cpu")
-        session = Session(plan, Store(str(tmp_path)), torch.device("cpu"), Silent())
         with monkeypatch.context() as patched:
             patched.setattr(Session, "part", leak)
-            with pytest.raises(DataError, match=said):
-                session.refuse_leak(session.part("attacker-train"))
-    own = load_part(plan.data, plan.split.attacker_train)
-    Session(plan, Store(str(tmp_path)), torch.device("cpu"), Silent()).refuse_leak(own)
+            done, (failure,) = go(study(faces), tmp_path)
+        assert not done
+        assert isinstance(failure.error, DataError)
+        assert said in str(failure.error)
+        assert "anonymize" not in CALLS, "before any work"
+    assert go(study(faces), tmp_path)[0]
+
+
+def test_the_noise_of_a_release_cannot_be_asked_for(faces: Path, tmp_path: Path) -> None:
+    """Seeds follow sample ids: an own image under an evaluation id is refused."""
+    plan = make_plan(study(faces, anonymizer="spy"), registry(), "cpu")
+    spies.BORROWED[:] = [plan.data.keys[i] for i in plan.split.probes]
+    done, (failure,) = go(study(faces, "borrow", anonymizer="spy"), tmp_path)
+    assert not done
+    assert "ids of your own" in str(failure.error)
+
+
+def test_a_report_that_json_cannot_hold(faces: Path, tmp_path: Path) -> None:
+    """What is not finite is unknown; what is no data is refused with a sentence."""
+    (record,), _ = go(study(faces, "nan"), tmp_path)
+    assert record.attack_report["loss"] is None
+    assert record.attack_report["at"] == [None, 1]
+    _, (failure,) = go(study(faces, "object"), tmp_path)
+    assert "must be JSON-able facts" in str(failure.error)
+
+
+def test_a_small_budget_of_real_queries(faces: Path, tmp_path: Path) -> None:
+    """Where nobody on validation has a second photo, nothing can be said of ranks, and all runs."""
+    asked = make_study(
+        ["pixelate"], ["inversion-linear"], ["identification", "inversion"], protocol="smoke",
+        judges=["naive-recogniser:tiny-recogniser"],
+        settings=[f"synthfaces.path={faces}", "inversion-linear.queries=16",
+                  "inversion-linear.side=32"],
+    )  # fmt: skip
+    (record,), failures = run_study(asked, store=str(tmp_path / "store"), records=None)
+    assert not failures
+    assert record.oracle_queries == 16
+
+
+def test_what_inverts_must_be_adaptive() -> None:
+    """The specification says so when it is made."""
+    for tags in (Tags(inverts=True), Tags(inverts=True, knowledge="black-box")):
+        with pytest.raises(ValueError, match="must be adaptive"):
+            PluginSpec("attack", "x", 1, "x", spies.build_inverter, tags=tags)
 
 
 def test_an_inverter_may_ask_about_candidates(faces: Path, tmp_path: Path) -> None:
@@ -143,7 +181,7 @@ def test_an_inverter_may_ask_about_candidates(faces: Path, tmp_path: Path) -> No
     assert record.oracle_queries == 24 + asked
 
 
-@pytest.mark.parametrize("how", ["type", "shape", "none", "dtype", "nan", "range"])
+@pytest.mark.parametrize("how", ["type", "shape", "none", "dtype", "not a number", "range"])
 def test_broken_reconstructions_are_refused(faces: Path, tmp_path: Path, how: str) -> None:
     """Before they become an artefact, and with a sentence."""
     _, (failure,) = go(study(faces, how), tmp_path)
@@ -158,7 +196,14 @@ def test_a_judge_must_be_unseen_and_know_nothing(faces: Path) -> None:
         make_plan(study(faces, judges=["spy-inverter"]), registry(), "cpu")
     with pytest.raises(ConfigError, match="knows nothing of the anonymizer"):
         make_plan(study(faces, judges=["random-guess"]), registry(), "cpu")
-    assert set(find_judges(registry(), ())) <= {"tiny-recogniser", "dlib"}
+    idle = make_study(["none"], ["random-guess"], judges=["spy-inverter"], registry=registry())
+    with pytest.raises(ConfigError, match="knows nothing of the anonymizer"):
+        make_plan(idle, registry(), "cpu")
+    usual = find_judges(registry(), ())
+    assert set(usual) <= {"tiny-recogniser", "dlib"}
+    for choice in (c for c in planning.JUDGES if judge_name(c.id) in usual):
+        named = find_judges(registry(), [Choice(id=choice.id)])
+        assert named[judge_name(choice.id)].ref() == usual[judge_name(choice.id)].ref()
 
 
 def test_several_draws_reach_the_inverter(faces: Path, tmp_path: Path) -> None:
@@ -171,7 +216,7 @@ def test_several_draws_reach_the_inverter(faces: Path, tmp_path: Path) -> None:
 
 def test_a_study_has_curves_galleries_and_attacks_left_out(faces: Path, tmp_path: Path) -> None:
     """Points of a curve stand apart from the grid, and all is recomputed from the files alone."""
-    asked = {
+    asked: dict[str, Any] = {
         "title": "Small",
         "question": "Does it run?",
         "protocol": "smoke",
@@ -210,9 +255,15 @@ def test_a_study_has_curves_galleries_and_attacks_left_out(faces: Path, tmp_path
     assert (out / "study.json").read_bytes() == before
     with Image.open(out / "inversions.png") as picture:
         assert picture.height > 2 * 96, "a row for each inversion"
-    asked["curves"][0]["variants"] = ["mosiac"]  # type: ignore[index]
+    typo = asked | {"curves": [asked["curves"][0] | {"variants": ["mosiac"]}]}
     with pytest.raises(ConfigError, match="Did you mean mosaic"):
-        parse_study(asked, "test")
+        parse_study(typo, "test")
+    typo = asked | {"variants": [asked["variants"][1] | {"without": ["random-gues"]}]}
+    with pytest.raises(ConfigError, match="Did you mean random-guess"):
+        parse_study(typo | {"curves": []}, "test")
+    guess = asked | {"curves": [asked["curves"][0] | {"attack": "random-guess"}]}
+    with pytest.raises(ConfigError, match="random-guess does not"):
+        run_study_file("x", parse_study(guess, "test"), out, registry=registry())
 
 
 def test_a_report_shows_faces_only_where_they_are_rendered(faces: Path, tmp_path: Path) -> None:

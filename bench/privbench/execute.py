@@ -60,6 +60,7 @@ def run_cell(session: Session, cell: Cell) -> Record:
     store, step = session.store, cell.record
     if done := store.find(step.stage, step.plugin, step.key):
         return Record.model_validate(done.notes["record"])
+    session.refuse_leak()
     released = {part: anonymize(session, cell, part) for part in cell.anonymize}
     scored = attack(session, cell, released)
     body = make_record(session, cell, released, scored)

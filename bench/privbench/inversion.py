@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -25,6 +26,12 @@ from privbench.types import ImageSet, Ints, Judgement, Timing, TrainedInverter, 
 
 INVERTED: Final = ("probes", "cross-gallery", "non-mated", VALIDATION)
 """Parts that are reconstructed, in the order of the stored parts."""
+
+OF_EACH: Final = ("gallery", "source", "validation")
+"""What every judge scores of reconstructions; the chosen one scores everything."""
+
+BLOCK: Final = 256
+"""Releases inverted at once: floats of a large part need not fit into memory."""
 
 
 def invert(session: Session, cell: Cell, released: Released) -> Artefact:
@@ -64,7 +71,10 @@ def invert(session: Session, cell: Cell, released: Released) -> Artefact:
     )
     notes = {
         "queries": oracle.queries,
-        "report": {**inverter.report, "queries_while_inverting": oracle.queries - in_training},
+        "report": {
+            **_facts(cell.attack, inverter.report),
+            "queries_while_inverting": oracle.queries - in_training,
+        },
         "timing": [
             to_json(
                 Timing(
@@ -77,6 +87,25 @@ def invert(session: Session, cell: Cell, released: Released) -> Artefact:
     return store.commit(step.stage, step.plugin, step.key, step.inputs, tuple(names), notes)
 
 
+def _facts(plugin: Resolved, report: object) -> dict[str, Any]:
+    """A report as JSON; what is not finite (a loss that diverged, say) is unknown.
+
+    Raises:
+        PluginError: it is no mapping that JSON can hold.
+    """
+    try:
+        found = json.loads(json.dumps(report), parse_constant=lambda name: None)
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"The report of the attack {plugin.id} must be JSON-able facts: {error}."
+        ) from error
+    if not isinstance(found, dict):
+        raise PluginError(
+            f"The report of the attack {plugin.id} must be a mapping; got {type(report).__name__}."
+        )
+    return found
+
+
 def _reconstructed(
     session: Session,
     plugin: Resolved,
@@ -86,10 +115,16 @@ def _reconstructed(
 ) -> torch.Tensor:
     """(N, R, 3, H, W) uint8 in the order of the part."""
     rows = rng.permutation(len(draws[0]))
-    hidden = [neutral(images.take(rows), "release") for images in draws]
-    with blame(plugin, "inverting"), session.sealed():
-        made = inverter.invert(hidden)
-    pixels = quantize(_checked(plugin, made, hidden[0]))
+    blocks = []
+    for start in range(0, len(rows), BLOCK):
+        chosen = rows[start : start + BLOCK]
+        hidden = [neutral(images.take(chosen), "release") for images in draws]
+        with blame(plugin, "inverting"), session.sealed():
+            made = inverter.invert(hidden)
+            blocks.append(quantize(_checked(plugin, made, hidden[0])))
+    if len({block.shape[1] for block in blocks}) > 1:
+        raise PluginError(f"The attack {plugin.id} must make equally many images of each release.")
+    pixels = torch.cat(blocks)
     ordered = torch.empty_like(pixels)
     ordered[torch.from_numpy(rows)] = pixels
     return ordered
@@ -121,14 +156,12 @@ def _checked(plugin: Resolved, made: object, images: ImageSet) -> torch.Tensor:
     return made
 
 
-def reconstructions(session: Session, made: Artefact) -> dict[str, list[ImageSet]]:
-    """Part name -> R sets of reconstructions, with the sources' keys and subjects."""
-    found = {}
-    for part, arrays in zip(INVERTED, session.store.read(made), strict=True):
-        source = session.part(part)
-        pixels = torch.from_numpy(arrays["pixels"]).unbind(1)
-        found[part] = [ImageSet(p.contiguous(), source.subject, source.keys) for p in pixels]
-    return found
+def reconstructions(session: Session, made: Artefact, part: str) -> list[ImageSet]:
+    """R sets of reconstructions of a part, with the sources' keys and subjects."""
+    step, name = made.key, made.parts[INVERTED.index(part)]
+    pixels = torch.from_numpy(session.store.read_part(step, name)["pixels"]).unbind(1)
+    source = session.part(part)
+    return [ImageSet(p.contiguous(), source.subject, source.keys) for p in pixels]
 
 
 def judged(session: Session, cell: Cell, released: Released) -> Scored:
@@ -138,7 +171,7 @@ def judged(session: Session, cell: Cell, released: Released) -> Scored:
     other photographs of a reconstructed person from those of other people.
     """
     made = invert(session, cell, released)
-    images = reconstructions(session, made)
+    images = {part: reconstructions(session, made, part) for part in INVERTED}
     raw = [released_set(session, released, "probes", draw) for draw in range(cell.draws)]
     validation = session.part(VALIDATION)
     scores: dict[str, dict[str, np.ndarray]] = {}
@@ -172,7 +205,11 @@ def judged(session: Session, cell: Cell, released: Released) -> Scored:
             scores[name] |= {f"released/{kind}": array for kind, array in plain.items()}
             entry["scoring"] = compare.facts
     by_judge = [
-        {f"{judge['name']}/{kind}": array for kind, array in scores[judge["name"]].items()}
+        {
+            f"{judge['name']}/{kind}": array
+            for kind, array in scores[judge["name"]].items()
+            if kind in OF_EACH or "/" in kind
+        }
         for judge in judges
     ]
     report = {**made.notes["report"], "judge": judges[0]["name"], "judges": judges}
@@ -219,7 +256,7 @@ def judgements(
         for prefix in (f"{name}/released/", f"{name}/"):
             arrays = {
                 kind: scores.arrays[f"{prefix}{kind}"]
-                for kind in ("gallery", "source", "validation")
+                for kind in OF_EACH
                 if f"{prefix}{kind}" in scores.arrays
             }
             own = ev.Scores(

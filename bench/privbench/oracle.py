@@ -8,7 +8,7 @@ import torch
 from privbench.errors import PluginError
 from privbench.plan import ATTACKER_PARTS, Cell
 from privbench.release import Released, anonymize_batch, fit, fitted, released_set, seeds_for
-from privbench.session import Session, hashes
+from privbench.session import EVALUATION, Session, hashes
 from privbench.types import ImageSet
 
 
@@ -20,6 +20,7 @@ class CountedOracle:
         self.queries = 0
         self._open = True
         self._forbidden = session.evaluation_hashes()
+        self._taken = {key for part in EVALUATION for key in session.part(part).keys}
         self._known: dict[tuple[int, str, bytes], torch.Tensor] = {}
         for part in ATTACKER_PARTS:
             own = session.part(part)
@@ -33,14 +34,20 @@ class CountedOracle:
         """See `privbench.types.Oracle`."""
         if not self._open:
             raise PluginError(
-                f"The attack {self._cell.attack.id} asked the oracle after training; queries "
-                "belong to training, where no evaluation image is in reach."
+                f"The attack {self._cell.attack.id} asked the oracle after training; queries are "
+                "over once clear evaluation images are in sight."
             )
         known = hashes(images)
         if leaked := sum(h in self._forbidden for h in known):
             raise PluginError(
                 f"The attack {self._cell.attack.id} asked the oracle for {leaked} evaluation "
                 "image(s); an attacker has no access to those."
+            )
+        if taken := self._taken.intersection(images.keys):
+            raise PluginError(
+                f"The attack {self._cell.attack.id} asked the oracle under {len(taken)} sample "
+                "id(s) of evaluation, which would draw the very noise of those releases; give "
+                "images of your own ids of your own."
             )
         self.queries += len(images)
         asked = list(zip([draw] * len(images), images.keys, known, strict=True))

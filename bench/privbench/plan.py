@@ -311,11 +311,10 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
     for plugin in (*(a for a, _ in anonymizers), *attacks, *metrics.values()):
         refuse_random(plugin)
     _check_fusion(attacks)
-    judges = {}
-    if inverters := [a for a in attacks if a.registered.spec.tags.inverts]:
-        judges = find_judges(registry, study.judges)
-        for attack in inverters:
-            _refuse_seen(attack, judges)
+    inverters = [a for a in attacks if a.registered.spec.tags.inverts]
+    judges = find_judges(registry, study.judges) if inverters or study.judges else {}
+    for attack in inverters:
+        _refuse_seen(attack, judges)
     data = open_dataset(registry, data_plugin)
     preset = get_preset(study.protocol, data)
     parts = split(data, preset)
@@ -384,8 +383,11 @@ def find_judges(registry: Registry, chosen: Sequence[Choice]) -> dict[str, Resol
             )
         return found
     judges: dict[str, Resolved] = {}
-    for choice in chosen:
+    usual = {choice.id: choice.settings for choice in JUDGES}
+    for given in chosen:
+        choice = Choice(id=given.id, settings=usual.get(given.id, {}) | given.settings)
         judge, name = resolve(registry, "attack", choice), judge_name(choice.id)
+        refuse_random(judge)
         tags = judge.registered.spec.tags
         if tags.knowledge != "none" or tags.control or tags.fuses or tags.inverts:
             raise ConfigError(

@@ -184,7 +184,7 @@ def inversion_evidence(
     return Inversion(
         release.source,
         release.released,
-        reconstructions(session, made)["probes"][0],
+        reconstructions(session, made, "probes")[0],
         release.subject,
         tuple(
             judgements(

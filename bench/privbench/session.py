@@ -12,12 +12,12 @@ import torch
 
 from privbench.data import load_part
 from privbench.errors import DataError, PluginError, PrivbenchError
-from privbench.plan import Plan, Resolved
+from privbench.plan import ATTACKER_PARTS, Plan, Resolved
 from privbench.progress import Reporter
 from privbench.store import Store
 from privbench.types import FittableMetric, ImageSet, Metric, TrainedAttack
 
-EVALUATION: Final = ("gallery", "probes", "non-mated")
+EVALUATION: Final = ("gallery", "cross-gallery", "probes", "non-mated")
 """Parts that no attack may meet before it scores."""
 
 
@@ -40,6 +40,7 @@ class Session:
     _parts: dict[str, ImageSet] = field(default_factory=dict)
     _fitted: dict[str, Metric] = field(default_factory=dict)
     _hashes: dict[bytes, str] | None = None
+    _disjoint: bool = False
 
     def build(self, plugin: Resolved) -> Any:
         """The plugin object, built once and moved to the device if it knows how."""
@@ -75,7 +76,7 @@ class Session:
         """A part of the split, decoded once.
 
         Raises:
-            PluginError: an evaluation part, while an attack trains.
+            PluginError: an evaluation part, while an attack trains or inverts.
         """
         if self._sealed and name in EVALUATION:
             raise PluginError(
@@ -108,15 +109,17 @@ class Session:
             }
         return self._hashes
 
-    def refuse_leak(self, *own: ImageSet) -> None:
-        """Make sure that what an attacker owns has no identity and no image of evaluation.
+    def refuse_leak(self) -> None:
+        """Make sure, once, that what an attacker owns has no identity and no image of evaluation.
 
         Raises:
             DataError: it has.
         """
+        if self._disjoint:
+            return
         people = {int(s) for part in EVALUATION for s in self.part(part).subject}
         known = self.evaluation_hashes()
-        for images in own:
+        for images in map(self.part, ATTACKER_PARTS):
             if both := people & set(images.subject.tolist()):
                 raise DataError(
                     f"{len(both)} identities of evaluation are among the attacker's; the parts of "
@@ -129,6 +132,7 @@ class Session:
                         "(or its mirror image) under another identity. Remove duplicates from the "
                         "data set."
                     )
+        self._disjoint = True
 
     def forget_models(self) -> None:
         """Free the last anonymizer and attack; what serves all cells stays."""

@@ -120,5 +120,7 @@ class PluginSpec:
             )
         if self.argument and self.argument not in self.config.model_fields:
             raise ValueError(f"argument of {self.id} names no setting: {self.argument!r}")
+        if self.tags.inverts and (self.tags.knowledge != "adaptive" or self.tags.fuses):
+            raise ValueError(f"{self.id} inverts, so it must be adaptive and fuse nothing")
         if self.version < 1:
             raise ValueError(f"version of {self.id} must be 1 or more; got {self.version}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,9 @@ def run_study_file(
         raise ConfigError(f"No variant of the study can be run here. {reasons or 'It has none.'}")
     absent = [m.id for m in study.metrics if not _installed(m.id, registry)]
     plan = _plan(study, quick, runnable, absent, device, registry)
-    opened, outcomes, cells = Store(store), [], {}
+    planned = [] if quick else _curve_plans(study, runnable, plan, registry, device)
+    opened, cells = Store(store), {}
+    outcomes: list[Outcome] = []
     session = Session(plan, opened, pick_device(device), reporter)
     for number, variant in enumerate(variants):
         if errors[variant.label]:
@@ -124,7 +126,8 @@ def run_study_file(
         cells[variant.label] = [c for c in own if c.record.key in finished]
     if not any(o.records for o in outcomes):
         raise ConfigError(f"No variant of the study was finished. {outcomes[-1].error}")
-    curves = () if quick else _run_curves(study, runnable, session, registry, device)
+    curves = _run_curves(study, planned, session)
+    outcomes = _with_curves(study, outcomes, curves)
     _clear(out)
     made = [r for o in outcomes for r in o.records] + [r for c in curves for r in c.records]
     for record in made:
@@ -170,38 +173,64 @@ def run_study_file(
     return outcomes
 
 
-def _run_curves(
-    study: StudyFile,
-    variants: Sequence[Variant],
-    session: Session,
-    registry: Registry,
-    device: str,
-) -> tuple[CurveOutcome, ...]:
-    """Every curve on its variants; only identification and the inversion are measured."""
+def _curve_plans(
+    study: StudyFile, variants: Sequence[Variant], plan: Plan, registry: Registry, device: str
+) -> list[tuple[int, list[Variant], Plan]]:
+    """Place, variants and plan of every curve; only identification and inversion are measured.
+
+    Raises:
+        PrivbenchError: a curve cannot be planned, or its attack inverts nothing.
+    """
     evidence = {m.id: registry.get("metric", m.id).spec.tags.evidence
                 for m in study.metrics if _installed(m.id, registry)}  # fmt: skip
     metrics = tuple(m for m in study.metrics
                     if evidence.get(m.id) in ("identification", "inversion"))  # fmt: skip
     found = []
     for place, curve in enumerate(study.curves):
-        own = [v for v in variants if v.label in curve.variants]
-        if not own:
-            continue
-        body = session.plan.study.model_dump() | {
-            "anonymizers": [_choice(v) for v in own],
-            "attacks": curve.choices(),
-            "metrics": metrics,
-            "judges": [Choice(id=name) for name in curve.judges or study.judges],
-        }
-        plan = make_plan(Study.model_validate(body), registry, pick_device(device).type)
+        if not registry.get("attack", curve.attack.id).spec.tags.inverts:
+            raise ConfigError(f"A curve is of an attack that inverts; {curve.attack.id} does not.")
+        if own := [v for v in variants if v.label in curve.variants]:
+            body = plan.study.model_dump() | {
+                "anonymizers": [_choice(v) for v in own],
+                "attacks": curve.choices(),
+                "metrics": metrics,
+                "judges": [Choice(id=name) for name in curve.judges or study.judges],
+            }
+            asked = Study.model_validate(body)
+            found.append((place, own, make_plan(asked, registry, pick_device(device).type)))
+    return found
+
+
+def _run_curves(
+    study: StudyFile, plans: Sequence[tuple[int, list[Variant], Plan]], session: Session
+) -> tuple[CurveOutcome, ...]:
+    """Every curve on its variants."""
+    found = []
+    for place, variants, plan in plans:
+        curve = study.curves[place]
         apart = Session(plan, session.store, session.device, session.reporter, session.trained)
         width = len(curve.values)
-        for i, variant in enumerate(own):
+        for i, variant in enumerate(variants):
             session.reporter.note(f"{curve.attack.id} on {variant.label}: {curve.setting}")
             records, failures = run_cells(apart, plan.cells[i * width : (i + 1) * width])
             error = "; ".join(str(f.error) for f in failures)
             found.append(CurveOutcome(place, variant.label, tuple(records), error))
     return tuple(found)
+
+
+def _with_curves(
+    study: StudyFile, outcomes: Sequence[Outcome], curves: Sequence[CurveOutcome]
+) -> list[Outcome]:
+    """Outcomes whose errors name what is missing of a variant's curves, too."""
+    found = []
+    for outcome in outcomes:
+        errors = [outcome.error] + [
+            f"{study.curves[c.curve].attack.id} over {study.curves[c.curve].setting}: {c.error}"
+            for c in curves
+            if c.variant == outcome.variant.label and c.error
+        ]
+        found.append(replace(outcome, error="; ".join(e for e in errors if e)))
+    return found
 
 
 def recompute(out: Path) -> list[Outcome]:

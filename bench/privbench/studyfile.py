@@ -173,6 +173,13 @@ class StudyFile(_Model):
         every = [v.label for v in select(self, quick=False)]
         if twice := {x for x in every if every.count(x) > 1}:
             raise ValueError(f"labels must be distinct; {', '.join(sorted(twice))} is not")
+        attacks = {choice.id for choice in (*self.attacks, *self.quick.attacks)}
+        for left in (left for v in self.variants for left in v.without):
+            if left not in attacks:
+                raise ValueError(
+                    f"a variant is without {left!r}, which is no attack of the study. "
+                    f"{did_you_mean(left, attacks)}"
+                )
         for label in (label for curve in self.curves for label in curve.variants):
             if label not in every:
                 raise ValueError(

@@ -29,8 +29,8 @@ def train(
         DataError: the attacker's part holds an identity or an image of evaluation.
         PluginError: the attack failed, or asked for an evaluation image.
     """
+    session.refuse_leak()
     own, held_out = (session.part(part) for part in ATTACKER_PARTS)
-    session.refuse_leak(own, held_out)
     view = AttackerView(
         train=own,
         validation=held_out,

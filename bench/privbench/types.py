@@ -202,7 +202,8 @@ class Oracle(Protocol):
             draw: which independent draw of a stochastic anonymizer.
 
         Raises:
-            PluginError: an evaluation image was asked for, or training is over.
+            PluginError: an evaluation image, or an own image under an evaluation image's id, was
+                asked for; or training, and inverting, are over.
         """
         ...
 

@@ -116,14 +116,7 @@ SPECS: tuple[PluginSpec, ...] = (
         config=LdmInversionConfig,
         weights=weights,
         tags=Tags(knowledge="adaptive", inverts=True),
-        smoke={
-            "steps": 4,
-            "batch": 4,
-            "checkpoints": 1,
-            "samples": 2,
-            "denoising_steps": 1,
-            "invert_batch": 8,
-        },
+        smoke=SMOKE,
         licence="tiny-faces: CC0-1.0; any other model brings its own",
     ),
 )
