@@ -325,10 +325,17 @@ class Study(_Model):
 
     @property
     def ladder(self) -> tuple[str, ...]:
-        """The attacks, weakest first by their mean rank-1, controls last; empty if only one."""
+        """The attacks, weakest first by their mean rank-1, controls last; empty if only one.
+
+        The mean is over variants that met all attacks, if there are any.
+        """
         trial = self.results.primary_trial
+        rows = [[a for a in v.attacks if trial in a.trials] for v in self.results.variants]
+        most = max((len(row) for row in rows), default=0)
+        names = {a.attack for row in rows for a in row}
+        whole = [row for row in rows if len(row) == most == len(names)]
         found: dict[tuple[bool, str], list[float]] = {}
-        for attacked in (a for v in self.results.variants for a in v.attacks if trial in a.trials):
+        for attacked in (a for row in whole or rows for a in row):
             name = (attacked.control is not None, attacked.attack)
             found.setdefault(name, []).append(attacked.trials[trial].value or 0.0)
         ordered = sorted(found, key=lambda key: (key[0], sum(found[key]) / len(found[key])))

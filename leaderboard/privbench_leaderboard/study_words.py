@@ -120,6 +120,9 @@ def _given_back(study: Study) -> Iterator[str]:
         text += f". Not shown to be reversible: {_listed(missing)}"
     if worse := groups["worse"]:
         text += f". Recognised less often after every inversion than before: {_listed(worse)}"
+    most = max(len(inversions) for inversions in tried.values())
+    if most > 1:
+        text += f". Of up to {most} inversions of a release the best counts, uncorrected for that"
     yield f"{text}."
 
 
