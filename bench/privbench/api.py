@@ -139,7 +139,7 @@ def _galleries(
         return {}
     names = {record.keys["record"]: record.name for record in records}
     return {
-        names[cell.record.key]: inversion_gallery(plan, store, [(cell.anonymizer.id, cell)])
+        names[cell.record.key]: inversion_gallery(plan, store, [(cell.label, cell)])
         for cell in plan.cells
         if cell.invert and cell.record.key in names
     }

@@ -257,6 +257,11 @@ class Cell:
         """All images share one seed."""
         return self.choice.fixed_seed and self.anonymizer.registered.spec.tags.stochastic
 
+    @property
+    def label(self) -> str:
+        """What a picture calls it."""
+        return f"{self.anonymizer.id}: {self.attack.id}"
+
     def steps(self) -> Iterator[Step]:
         """All steps in order."""
         yield from self.anonymize.values()

@@ -21,6 +21,7 @@ from privbench.api import STORE
 from privbench.data import PRIMARY_TRIAL
 from privbench.errors import ConfigError, PrivbenchError, RecordError
 from privbench.execute import run_cells
+from privbench.ladder import judged
 from privbench.paired import rank1_hits
 from privbench.pictures import write_grid, write_inversions
 from privbench.plan import Cell, Choice, Plan, Study, make_plan, resolve
@@ -136,14 +137,8 @@ def run_study_file(
     if study.people:
         shown = [(v.label, cells[v.label][0]) for v in variants if v.picture and cells.get(v.label)]
         write_grid(plan, opened, shown, study.people, out / PICTURE)
-        given_back = [
-            (f"{v.label}: {cell.attack.id}", cell)
-            for v in variants
-            if v.picture
-            for cell in cells.get(v.label, [])
-            if cell.invert
-        ]
-        if given_back:
+        best = [_best_inversion(o, cells.get(o.variant.label, [])) for o in outcomes]
+        if given_back := [row for row in best if row]:
             write_inversions(plan, opened, given_back, out / GALLERY)
     body = {
         "schema_version": 1,
@@ -171,6 +166,20 @@ def run_study_file(
     }
     _write_result(body, outcomes, curves, out)
     return outcomes
+
+
+def _best_inversion(outcome: Outcome, cells: Sequence[Cell]) -> tuple[str, Cell] | None:
+    """Label and cell of a variant's inversion with the largest gain, for the gallery."""
+    gains = {
+        record.keys["record"]: numbers["gain"].value or 0.0
+        for record in outcome.records
+        for numbers in list(judged(record).values())[:1]
+    }
+    own = [cell for cell in cells if cell.record.key in gains]
+    if not own or not outcome.variant.picture:
+        return None
+    found = max(own, key=lambda cell: gains[cell.record.key])
+    return f"{outcome.variant.label}: {found.attack.id}", found
 
 
 def _curve_plans(

@@ -54,7 +54,8 @@ def inversion_section(study: Study, pictures: str = "", curves: str = "") -> lis
         parts += [_table(rows), _judges_table(rows), _LEGEND]
     if pictures:
         what = "Source, release and reconstruction: best, median and worst of each release"
-        parts += [f"![{what}]({pictures})", f"{what}, by similarity to the source."]
+        chosen = "by similarity to the source; of several attacks the one with the largest gain"
+        parts += [f"![{what}]({pictures})", f"{what}, {chosen}."]
     if curves:
         parts += [
             f"![Rank-1 of reconstructions against what the attacker is granted]({curves})",
