@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from privbench_leaderboard.canvas import new_figure, save_figure
 from privbench_leaderboard.frontier import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
-from privbench_leaderboard.study_figures import end_labels, new_figure, save_figure
+from privbench_leaderboard.study_figures import end_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

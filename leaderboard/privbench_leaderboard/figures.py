@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privbench_leaderboard import frontier
-from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.canvas import new_figure, save_figure
 from privbench_leaderboard.frontier import BLUE, GREY, ORANGE, Dot
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
     Raises:
         LeaderboardError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in table.rows if _known(row.rank1)]
     rows = [row for row in rows if row.threat_model == rows[0].threat_model]
     wanted = [
@@ -56,8 +53,7 @@ def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
     ]
     if not wanted:
         return ()
-    figure = Figure(figsize=(7.5, 4.4 * len(wanted)), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.5, 4.4 * len(wanted))
     panels = figure.subplots(len(wanted), 1, squeeze=False)[:, 0]
     pending = []
     for axes, (name, title) in zip(panels, wanted, strict=True):
@@ -93,10 +89,7 @@ def plot(table: SummaryTable, out: Path | str) -> tuple[str, ...]:
     )
     for axes, dots in pending:
         frontier.label_dots(axes, dots)
-    try:
-        figure.savefig(Path(out), format="png", metadata={"Software": None})
-    except OSError as error:
-        raise LeaderboardError(f"Cannot write {out}: {error}") from error
+    save_figure(figure, Path(out))
     return tuple(
         row.anonymizer for row in rows if any(_known(row.utility.get(n)) for n, _ in wanted)
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from privbench_leaderboard.canvas import new_figure, save_figure
 from privbench_leaderboard.frontier import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
-from privbench_leaderboard.study_figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from privbench_leaderboard.studies import Attacked, Study

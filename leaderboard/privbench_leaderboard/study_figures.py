@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privbench_leaderboard import frontier
-from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.canvas import new_figure, save_figure
 from privbench_leaderboard.frontier import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Dot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from privbench_leaderboard.studies import Attacked, Study, Sweep, Trial, Variant
 
@@ -204,25 +203,3 @@ def _points(sweep: Sweep, rows: dict[str, Trial]) -> list[tuple[float, Trial]]:
 def _known(attacked: Attacked, name: str) -> bool:
     utility = attacked.useful(name)
     return utility is not None and utility.value is not None
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches, that needs no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, out: Path) -> None:
-    """Write a PNG that has the same bytes every time.
-
-    Raises:
-        LeaderboardError: the file cannot be written.
-    """
-    try:
-        figure.savefig(out, format="png", metadata={"Software": None})
-    except OSError as error:
-        raise LeaderboardError(f"Cannot write {out}: {error}") from error
