@@ -32,7 +32,7 @@ from privbench_plugins.tiny_encoder import evaluate, styles
 from privbench_plugins.tiny_encoder.augment import warp
 from privbench_plugins.tiny_encoder.card import write_card
 from privbench_plugins.tiny_encoder.ema import Ema
-from privbench_plugins.tiny_encoder.net import TinyEncoder, save
+from privbench_plugins.tiny_encoder.net import NetConfig, TinyEncoder, save
 
 Images = npt.NDArray[np.uint8]
 Subjects = npt.NDArray[np.int64]
@@ -147,12 +147,18 @@ class Classes(nn.Module):
 
 
 class Training:
-    """Model, optimiser and average, with their checkpoint."""
+    """Model, optimiser and average, with their checkpoint.
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    Attributes:
+        margin: of the softmax.
+    """
+
+    margin = 0.15
+
+    def __init__(self, args: argparse.Namespace, network: NetConfig | None = None) -> None:
         torch.manual_seed(args.seed)
         self.args = args
-        self.model = TinyEncoder()
+        self.model = TinyEncoder(network)
         self.classes = Classes(args.identities, self.model.config.dim)
         self.both = nn.ModuleList([self.model, self.classes])
         self.optimizer = torch.optim.AdamW(
@@ -165,19 +171,23 @@ class Training:
         else:
             self.half = args.dtype == "bfloat16"
 
+    def views(self, images: Images, generator: Generator) -> Tensor:
+        """(k n, 3, side, side): k views of each of n photos, all first ones before the second."""
+        return make_batch(images, generator, self.model.config.side)
+
     def update(self, images: Images, subjects: Subjects) -> float:
         """One step; returns the loss."""
         generator = Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
         rows = choose(generator, subjects, self.args.people)
-        pixels = make_batch(images[rows], generator, self.model.config.side)
-        labels = torch.from_numpy(subjects[rows]).repeat(2)
+        pixels = self.views(images[rows], generator)
+        labels = torch.from_numpy(subjects[rows]).repeat(len(pixels) // len(rows))
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.args)
         self.both.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             embeddings = self.model(pixels)
         loss = contrastive_loss(embeddings, labels[:, None] == labels[None], 0.1)
-        loss = loss + margin_softmax(self.classes(embeddings), labels, scale=16.0, margin=0.15)
+        loss = loss + margin_softmax(self.classes(embeddings), labels, 16.0, self.margin)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
@@ -230,20 +240,31 @@ def split(images: Images, subjects: Subjects, identities: int) -> tuple[Subjects
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
+def save_weights(training: Training, views: int) -> dict[str, object]:
+    """Write the averaged weights; return what is to be told of how they came about.
+
+    Args:
+        views: of each photo.
+    """
+    args = training.args
+    save(training.averaged(), args.out)
+    digest = sha256((args.out / "model.safetensors").read_bytes()).hexdigest()
+    return {
+        "model.safetensors": {"sha256": digest},
+        "steps": training.step,
+        "seconds": round(training.seconds),
+        "views_per_step": 2 * views * args.people,
+        "seed": args.seed,
+        "torch": torch.__version__,
+        "dtype": "bfloat16" if training.half else "float32",
+    }
+
+
 def release(training: Training, images: Images, subjects: Subjects) -> dict[str, object]:
     """Write the averaged weights and their provenance; return the provenance."""
     args = training.args
     train, held_out = split(images, subjects, args.identities)
-    save(training.averaged(), args.out)
-    digest = sha256((args.out / "model.safetensors").read_bytes()).hexdigest()
-    facts: dict[str, object] = {
-        "model.safetensors": {"sha256": digest},
-        "steps": training.step,
-        "seconds": round(training.seconds),
-        "views_per_step": 4 * args.people,
-        "seed": args.seed,
-        "torch": torch.__version__,
-        "dtype": "bfloat16" if training.half else "float32",
+    facts = save_weights(training, views=2) | {
         "training": {
             "images": len(train),
             "identities": len(np.unique(subjects[train])),

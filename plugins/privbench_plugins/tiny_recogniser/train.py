@@ -17,20 +17,17 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from privbench_plugins.attacks.losses import contrastive_loss, margin_softmax
 from privbench_plugins.tiny_encoder import evaluate
 from privbench_plugins.tiny_encoder import train as encoder
 from privbench_plugins.tiny_encoder.augment import jitter, warp
-from privbench_plugins.tiny_encoder.ema import Ema
-from privbench_plugins.tiny_encoder.net import NetConfig, TinyEncoder, save
+from privbench_plugins.tiny_encoder.net import NetConfig
 from privbench_plugins.tiny_encoder.train import Images, Subjects
 from privbench_plugins.tiny_recogniser.card import write_card
 
@@ -68,40 +65,14 @@ def make_batch(images: Images, generator: Generator, side: int) -> Tensor:
 class Training(encoder.Training):
     """As for `tiny-encoder`, with a smaller network and one clear view of each photo."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        torch.manual_seed(args.seed)
-        self.args = args
-        self.model = TinyEncoder(NETWORK)
-        self.classes = encoder.Classes(args.identities, NETWORK.dim)
-        self.both = nn.ModuleList([self.model, self.classes])
-        self.optimizer = torch.optim.AdamW(
-            self.both.parameters(), lr=args.rate, weight_decay=0.05, betas=(0.9, 0.99)
-        )
-        self.ema = Ema(self.model, 0.998)
-        self.step, self.seconds = 0, 0.0
-        native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        self.half = native if args.dtype == "auto" else args.dtype == "bfloat16"
+    margin = 0.2
 
-    def update(self, images: Images, subjects: Subjects) -> float:
-        """One step; returns the loss. `subjects` count from 0."""
-        generator = Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
-        rows = encoder.choose(generator, subjects, self.args.people)
-        pixels = make_batch(images[rows], generator, NETWORK.side)
-        labels = torch.from_numpy(subjects[rows])
-        for group in self.optimizer.param_groups:
-            group["lr"] = encoder.rate_at(self.step, self.args)
-        self.both.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            embeddings = self.model(pixels)
-        loss = contrastive_loss(embeddings, labels[:, None] == labels[None], 0.1)
-        loss = loss + margin_softmax(self.classes(embeddings), labels, scale=16.0, margin=0.2)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
-        self.optimizer.step()
-        self.ema.update()
-        self.step += 1
-        return float(loss.detach())
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args, NETWORK)
+
+    def views(self, images: Images, generator: Generator) -> Tensor:
+        """(n, 3, side, side): one of each photo."""
+        return make_batch(images, generator, NETWORK.side)
 
 
 def held_out(training: Training, images: Images, subjects: Subjects) -> evaluate.Rank1:
@@ -120,16 +91,7 @@ def release(training: Training, images: Images, subjects: Subjects) -> dict[str,
     """
     args = training.args
     train, unseen = encoder.split(images, subjects, args.identities)
-    save(training.averaged(), args.out)
-    digest = sha256((args.out / "model.safetensors").read_bytes()).hexdigest()
-    facts: dict[str, object] = {
-        "model.safetensors": {"sha256": digest},
-        "steps": training.step,
-        "seconds": round(training.seconds),
-        "views_per_step": 2 * args.people,
-        "seed": args.seed,
-        "torch": torch.__version__,
-        "dtype": "bfloat16" if training.half else "float32",
+    facts = encoder.save_weights(training, views=1) | {
         "training": {
             "images": len(train),
             "identities": len(np.unique(subjects[train])),
