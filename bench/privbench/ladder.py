@@ -85,6 +85,24 @@ def in_words(number: Estimate, people: int) -> str:
     return f"k-anonymity: {'; '.join(parts)}"
 
 
+def released_as(record: Record, also: Sequence[str] = ()) -> str:
+    """The anonymizer, and what is unusual about its release, after what else there is to say."""
+    draws = record.release.get("draws", 1)
+    unusual = [*also, *([f"{draws} draws"] if draws > 1 else [])]
+    unusual += ["one seed for all images"] if record.release.get("fixed_seed") else []
+    return record.anonymizer.id + (f" ({', '.join(unusual)})" if unusual else "")
+
+
+def with_interval(number: Estimate | None, sign: str = "") -> str:
+    """`value [low, high]`, `value` without an interval, "" for what is missing."""
+    if number is None or number.value is None:
+        return ""
+    text = f"{number.value:{sign}.3f}"
+    if number.low is None or number.high is None:
+        return text
+    return f"{text} [{number.low:{sign}.3f}, {number.high:{sign}.3f}]"
+
+
 def judged(record: Record) -> dict[str, dict[str, Estimate]]:
     """What each judge says of an inversion: judge -> output -> number, the chosen judge first.
 

@@ -10,7 +10,17 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from privbench.ladder import Ladder, in_words, judged, ladders, rank1, reversal, reversal_in_words
+from privbench.ladder import (
+    Ladder,
+    in_words,
+    judged,
+    ladders,
+    rank1,
+    released_as,
+    reversal,
+    reversal_in_words,
+    with_interval,
+)
 from privbench.record import Record
 from privbench.types import Estimate
 
@@ -116,7 +126,7 @@ def _overview(found: Sequence[Ladder]) -> str:
     for ladder in found:
         tried = [r.attack.id for r in ladder.records if r.attack.control is None]
         strongest = tried[-1] if tried else ""
-        rows.append([_title(ladder), _shown(ladder.worst), strongest, _given_back(ladder)])
+        rows.append([_title(ladder), with_interval(ladder.worst), strongest, _given_back(ladder)])
     head = ("Release", "Rank-1, worst case", "Strongest attack", "By inversion")
     links = [f"#release-{i}" for i in range(1, len(rows) + 1)]
     return _table("All releases", head, rows, links=links)
@@ -158,19 +168,17 @@ def _release(number: int, ladder: Ladder, galleries: Mapping[str, bytes]) -> str
 def _title(ladder: Ladder) -> str:
     """The anonymizer, and what is unusual about its release."""
     record = ladder.records[0]
-    draws, control = record.release.get("draws", 1), record.anonymizer.control
-    unusual = [control if control == "diagnostic" else f"{control} control"] if control else []
-    unusual += [f"{draws} draws"] if draws > 1 else []
-    unusual += ["one seed for all images"] if record.release.get("fixed_seed") else []
-    return record.anonymizer.id + (f" ({', '.join(unusual)})" if unusual else "")
+    control = record.anonymizer.control
+    kind = [control if control == "diagnostic" else f"{control} control"] if control else []
+    return released_as(record, kind)
 
 
 def _ladder(ladder: Ladder) -> str:
     rows = [
         [
             r.attack.id + (" (control)" if r.attack.control else ""),
-            _shown(rank1(r)),
-            _shown(_auc(r)),
+            with_interval(rank1(r)),
+            with_interval(_auc(r)),
             f"{r.oracle_queries:,}",
             r.threat_model,
         ]
@@ -178,7 +186,7 @@ def _ladder(ladder: Ladder) -> str:
     ]
     head = ("Attack", "Rank-1", "ROC AUC", "Queries", "Knows of the anonymizer")
     caption = f"Attacks, weakest first; trial {ladder.records[0].primary_trial}"
-    return _table(caption, head, rows, foot=["Worst case", _shown(ladder.worst), "", "", ""])
+    return _table(caption, head, rows, foot=["Worst case", with_interval(ladder.worst), "", "", ""])
 
 
 def _auc(record: Record) -> Estimate | None:
@@ -197,10 +205,10 @@ def _inversions(records: Sequence[Record]) -> str:
                 [
                     record.attack.id,
                     judge,
-                    _shown(numbers.get("gain"), "+"),
-                    _shown(numbers.get("rank-1-released")),
-                    _shown(numbers.get("rank-1")),
-                    _shown(numbers.get("matched@fmr=0.01")),
+                    with_interval(numbers.get("gain"), "+"),
+                    with_interval(numbers.get("rank-1-released")),
+                    with_interval(numbers.get("rank-1")),
+                    with_interval(numbers.get("matched@fmr=0.01")),
                     f"{_plain(own)} ({_plain(others)})",
                 ]
             )
@@ -274,15 +282,6 @@ def _paragraph(text: str) -> str:
 def _text(text: str) -> str:
     """Inert in a text and in a quoted attribute: escaped, without control or direction marks."""
     return escape("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text))
-
-
-def _shown(number: Estimate | None, sign: str = "") -> str:
-    """`value [low, high]`; "" for what is missing."""
-    if number is None or number.value is None:
-        return ""
-    if number.low is None or number.high is None:
-        return _plain(number, sign=sign)
-    return f"{_plain(number, sign=sign)} [{number.low:{sign}.3f}, {number.high:{sign}.3f}]"
 
 
 def _plain(number: Estimate | None, digits: int = 3, sign: str = "") -> str:

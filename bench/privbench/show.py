@@ -70,6 +70,8 @@ CONTROLS = {"positive": "none", "negative": "ldm-unconditional"}
 
 def results(records: Sequence[Record]) -> None:
     """Each record's trials, utility and speed, then what all attacks say together."""
+    from privbench.ladder import with_interval
+
     timed = set()
     for record in records:
         protocol = record.protocol
@@ -83,7 +85,7 @@ def results(records: Sequence[Record]) -> None:
         rows = table("trial", *COLUMNS.values())
         for trial, metrics in record.estimates.items():
             numbers = {e.name: e for group in metrics.values() for e in group}
-            rows.add_row(trial, *(_shown(numbers.get(n)) for n in COLUMNS))
+            rows.add_row(trial, *(with_interval(numbers.get(n)) for n in COLUMNS))
         chances = (numbers[n].chance if n in numbers else None for n in COLUMNS)
         rows.add_row("chance", *("" if c is None else f"{c:.3f}" for c in chances), style="dim")
         console().print(rows)
@@ -110,12 +112,12 @@ def results(records: Sequence[Record]) -> None:
 
 def _ladders(records: Sequence[Record]) -> None:
     """The attacks on each release side by side, and their maximum."""
-    from privbench.ladder import in_words, ladders, rank1
+    from privbench.ladder import in_words, ladders, rank1, released_as, with_interval
 
     for ladder in ladders(records):
         first = ladder.records[0]
         if len(ladder.records) > 1:
-            console().print(f"\n[bold]{_released(first)}[/] under all attacks, rank-1")
+            console().print(f"\n[bold]{released_as(first)}[/] under all attacks, rank-1")
             rows = table("attack", "knows", "queries", first.primary_trial, "cross", "ROC AUC")
             for record in ladder.records:
                 auc = record.estimates[record.primary_trial].get("verification", [None])[0]
@@ -123,23 +125,15 @@ def _ladders(records: Sequence[Record]) -> None:
                     record.attack.id + (" (control)" if record.attack.control else ""),
                     record.threat_model,
                     f"{record.oracle_queries:,}",
-                    _shown(rank1(record)),
-                    _shown(rank1(record, "cross")),
-                    _shown(auc),
+                    with_interval(rank1(record)),
+                    with_interval(rank1(record, "cross")),
+                    with_interval(auc),
                     style="dim" if record.attack.control else None,
                 )
-            rows.add_row("worst case", "", "", _shown(ladder.worst), style="bold")
+            rows.add_row("worst case", "", "", with_interval(ladder.worst), style="bold")
             console().print(rows)
         if ladder.worst is not None:
-            console().print(f"{_released(first)}: {in_words(ladder.worst, ladder.people)}")
-
-
-def _released(record: Record) -> str:
-    """The anonymizer, and what is unusual about its release."""
-    draws = record.release.get("draws", 1)
-    unusual = [f"{draws} draws"] if draws > 1 else []
-    unusual += ["one seed for all images"] if record.release.get("fixed_seed") else []
-    return record.anonymizer.id + (f" ({', '.join(unusual)})" if unusual else "")
+            console().print(f"{released_as(first)}: {in_words(ladder.worst, ladder.people)}")
 
 
 def _facts(record: Record) -> Iterator[str]:
@@ -161,16 +155,16 @@ def _inversion(record: Record) -> None:
     """What each judge makes of the reconstructions, the verdict in words, and their fidelity."""
     from rich.markup import escape
 
-    from privbench.ladder import judged, reversal_in_words
+    from privbench.ladder import judged, reversal_in_words, with_interval
 
     if judges := judged(record):
         rows = table("judge", "released", "reconstructed", "gain", "matched", "likeness")
         for judge, numbers in judges.items():
             rows.add_row(
                 escape(judge),
-                _shown(numbers["rank-1-released"]),
-                _shown(numbers["rank-1"]),
-                _shown(numbers["gain"], sign="+"),
+                with_interval(numbers["rank-1-released"]),
+                with_interval(numbers["rank-1"]),
+                with_interval(numbers["gain"], sign="+"),
                 _plain(numbers["matched@fmr=0.01"], 3),
                 ", ".join(_plain(numbers[n], 2) for n in ("similarity", "similarity-others")),
             )
@@ -194,12 +188,14 @@ def _inversion(record: Record) -> None:
 
 def _utility(record: Record) -> None:
     """The first number of each utility metric; the record holds the others."""
+    from privbench.ladder import with_interval
+
     leading = {name: group[0] for name, group in record.utility.items() if group}
     if leading:
         rows = table("utility", "", "value")
         for name, number in leading.items():
             title = name if number.name == name else f"{name}: {number.name}"
-            rows.add_row(title, f"{number.protects} is more useful", _shown(number))
+            rows.add_row(title, f"{number.protects} is more useful", with_interval(number))
         console().print(rows)
 
 
@@ -243,12 +239,3 @@ def _digits(number: float) -> str:
 def _plain(number: Estimate, digits: int) -> str:
     """The value alone."""
     return "" if number.value is None else f"{number.value:.{digits}f}"
-
-
-def _shown(number: Any, sign: str = "") -> str:
-    if number is None or number.value is None:
-        return ""
-    text = f"{number.value:{sign}.3f}"
-    if number.low is None:
-        return text
-    return f"{text} [{number.low:{sign}.3f}, {number.high:{sign}.3f}]"
