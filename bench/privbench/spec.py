@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["anonymizer", "attack", "metric", "dataset", "detector"]
 KINDS: tuple[Kind, ...] = ("anonymizer", "attack", "metric", "dataset", "detector")
 
-Knowledge = Literal["none", "black-box", "adaptive"]
-"""What an attacker may know of the anonymizer.
+Knowledge = Literal["none", "black-box", "adaptive", "gray-box"]
+"""What an attacker may know of the anonymizer, weakest first.
 
-`none`: nothing; `black-box`: its released images and its general kind, no queries;
-`adaptive`: may also ask it to anonymize images of the attacker's own (counted queries).
+`none`: nothing; `black-box`: its released images and its general kind, and of a generative one
+also answers to prompts (counted); `adaptive`: may also ask it to anonymize images of the
+attacker's own (counted queries); `gray-box`: may also have the released model predict the noise in
+images that the attacker chooses.
 """
 
 RANDOM = "random:"
@@ -38,6 +40,33 @@ class Config(BaseModel):
 
 class NoConfig(Config):
     """For plugins without options."""
+
+
+class GeneratorConfig(Config):
+    """Base of configurations of generative anonymizers (`Tags.generates`)."""
+
+    samples: int = Field(
+        default=1000, ge=2, le=1_000_000, description="Images that are released."
+    )
+
+    def recipe(self) -> Mapping[str, Any]:
+        """The settings on which training depends; empty where nothing is trained.
+
+        The others say how a trained model is sampled: one training serves all of their values.
+        """
+        raise NotImplementedError
+
+    def checkpoint(self) -> int:
+        """After how many epochs the released model is taken."""
+        raise NotImplementedError
+
+    def own(self) -> GeneratorConfig:
+        """Settings of the model that an attacker trains by the same recipe on data of its own."""
+        raise NotImplementedError
+
+    def base(self) -> GeneratorConfig:
+        """Settings of the same model before any fine-tuning."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +91,24 @@ class Tags:
         fuses: an attack that combines the scores of the run's other attacks (`ScoreFusion`); its
             threat model is the strongest among theirs.
         inverts: an attack that reconstructs sources (`Inverter`), which recognisers then judge.
+        generates: an anonymizer that is trained on the images to protect and releases samples
+            (`privbench.membership.Generator`); its configuration is a `GeneratorConfig`.
+        infers: an attack on membership in that training: `queries`, it scores images it has never
+            seen (`MembershipAttack`); `labels`, a diagnostic that is shown who of other people was
+            a member, and never what the anonymizer released (`LabelledBaseline`).
     """
 
     control: Literal["positive", "negative", "diagnostic"] | None = None
     stochastic: bool = False
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None
-    evidence: Literal["identification", "open-set", "release", "inversion"] | None = None
+    evidence: Literal["identification", "open-set", "release", "inversion", "membership"] | None = None
     default: bool = True
     aligns: bool = False
     fuses: bool = False
     inverts: bool = False
+    generates: bool = False
+    infers: Literal["queries", "labels"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +158,7 @@ class PluginSpec:
             raise ValueError(f"argument of {self.id} names no setting: {self.argument!r}")
         if self.tags.inverts and (self.tags.knowledge != "adaptive" or self.tags.fuses):
             raise ValueError(f"{self.id} inverts, so it must be adaptive and fuse nothing")
+        if self.tags.generates and not issubclass(self.config, GeneratorConfig):
+            raise ValueError(f"config of {self.id}, which generates, must be a GeneratorConfig")
         if self.version < 1:
             raise ValueError(f"version of {self.id} must be 1 or more; got {self.version}")

@@ -469,7 +469,25 @@ class Inversion:
     judgements: tuple[Judgement, ...]
 
 
-Evidence = Identification | OpenSet | Release | Inversion
+@dataclass(frozen=True, slots=True, eq=False)
+class Membership:
+    """Evidence of a membership inference attack, image by image.
+
+    Attributes:
+        scores: (N,) larger means likelier a member; the direction is fixed by the attack.
+        member: (N,) bool, whether the target was trained on the image.
+        subject: (N,) identity.
+        calibration: (C,) scores of the attacker's own images, none of them a member; from these
+            alone a threshold may come.
+    """
+
+    scores: Floats
+    member: NDArray[np.bool_]
+    subject: Ints
+    calibration: Floats
+
+
+Evidence = Identification | OpenSet | Release | Inversion | Membership
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""Build the data: `python -m privbench_plugins.synthfaces.build {shipped,train,sheet,check}`."""
+"""Build the data: `python -m privbench_plugins.synthfaces.build {shipped,portraits,train,sheet,check}`."""
 
 import argparse
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-SHIPPED = _PACKAGE / "assets" / "synthfaces"
+FOLDER = _PACKAGE / "assets" / "synthfaces"
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -17,8 +17,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="privbench_plugins.synthfaces.build", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     shipped = commands.add_parser("shipped", help="render the shipped Parquet files")
-    shipped.add_argument("--out", type=Path, default=SHIPPED)
+    shipped.add_argument("--out", type=Path, default=FOLDER)
     shipped.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N")
+    portraits = commands.add_parser("portraits", help="render one portrait each of 5,500 others")
+    portraits.add_argument("--out", type=Path, required=True)
+    portraits.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N")
     train = commands.add_parser("train", help="render a training set of other identities")
     train.add_argument("--identities", type=int, default=2000)
     train.add_argument("--images", type=int, default=6)
@@ -28,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     sheet = commands.add_parser("sheet", help="draw the contact sheet")
     sheet.add_argument("--out", type=Path, required=True)
     check = commands.add_parser("check", help="detect and recognise the shipped faces with dlib")
-    check.add_argument("--data", type=Path, default=SHIPPED)
+    check.add_argument("--data", type=Path, default=FOLDER)
     return top
 
 
@@ -37,9 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     match options.command:
         case "shipped":
-            from .shipped import write_shipped
+            from .shipped import SHIPPED, write_collection
 
-            write_shipped(options.out, *options.shard)
+            write_collection(SHIPPED, options.out, *options.shard)
+        case "portraits":
+            from .shipped import PORTRAITS, write_collection
+
+            write_collection(PORTRAITS, options.out, *options.shard)
         case "train":
             from .train import TrainPlan, render_training_set
 

