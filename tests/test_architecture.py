@@ -15,13 +15,15 @@ CORE = ROOT / "bench" / "privbench"
 PLUGINS = ROOT / "plugins" / "privbench_plugins"
 LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
-    "errors", "spec", "progress", "types", "hookspecs", "keys", "registry", "data", "evidence",
-    "store", "timing", "stats", "large", "paired", "ranking", "record", "ladder", "timing_record",
-    "plan", "session", "release", "oracle", "comparison", "training", "inversion", "scoring",
-    "results", "measure", "execute", "pictures", "report", "api",
+    "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "registry", "data",
+    "evidence", "store", "timing", "stats", "settest", "large", "paired", "ranking", "record",
+    "ladder", "timing_record", "plan", "session", "release", "oracle", "comparison", "training",
+    "inversion", "scoring", "results", "measure", "execute", "pictures", "report", "api",
     "studyfile", "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
-FOR_PLUGINS = {"errors", "spec", "progress", "types", "hookspecs", "keys", "data", "timing"}
+FOR_PLUGINS = {
+    "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "data", "timing",
+}  # fmt: skip
 PUBLIC = {f"privbench.{n}" for n in ("Config", "NoConfig", "PluginSpec", "Tags", "hookimpl")}
 FORBIDDEN_IMPORTS = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle", "yaml", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "joblib.load"}
