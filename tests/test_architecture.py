@@ -16,10 +16,10 @@ PLUGINS = ROOT / "plugins" / "privbench_plugins"
 LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
     "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "registry", "data",
-    "evidence", "store", "timing", "stats", "settest", "large", "paired", "ranking", "record",
+    "populations", "evidence", "store", "timing", "stats", "settest", "large", "paired", "ranking", "record",
     "ladder", "timing_record", "plan", "session", "release", "oracle", "comparison", "training",
     "inversion", "scoring", "results", "measure", "execute", "pictures", "report", "api",
-    "studyfile", "summary", "study", "__init__", "testing", "show", "match", "cli",
+    "audit_plan", "target", "infer", "audit_record", "audit_words", "audit", "studyfile", "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {
     "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "data", "timing",

@@ -118,12 +118,18 @@ def run(
     """
     from privbench.api import explain as find_status
     from privbench.api import run_study
+    from privbench.audit import asks_membership
 
     what = what or What()
     study = _study(what)
     if dry_run:
         show.statuses(find_status(study, store=what.store), detail=False)
         return 0
+    if asks_membership(study):
+        if report:
+            raise ConfigError("--report shows attacks on identity; membership has a study of its "
+                              "own: privbench study face-mia.")  # fmt: skip
+        return _audit(study, what.store, records)
     with show.reporter() as reporter:
         done, failures = run_study(
             study,
@@ -135,6 +141,22 @@ def run(
             reporter=reporter,
         )
     show.results(done)
+    for record in done:
+        print(f"{records}/{record.name}.json")
+    for failure in failures:
+        show.complain(f"{failure.label}: {failure.error}")
+    return 2 if failures else 0
+
+
+def _audit(study: Study, store: str, records: str) -> int:
+    """A run about membership."""
+    from privbench.audit import membership_study, run_audit
+
+    with show.reporter() as reporter:
+        done, failures = run_audit(
+            membership_study(study), store=store, records=records, reporter=reporter
+        )
+    show.memberships(done)
     for record in done:
         print(f"{records}/{record.name}.json")
     for failure in failures:

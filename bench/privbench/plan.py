@@ -35,7 +35,7 @@ ATTACKER_PARTS = ("attacker-train", VALIDATION)
 DEFAULT_BATCH = 64
 MOST_DRAWS = 64
 
-Stage = Literal["anonymize", "invert", "attack", "rows", "record"]
+Stage = Literal["anonymize", "invert", "attack", "rows", "record", "finetune", "sample", "infer"]
 
 
 class Choice(BaseModel):
@@ -623,7 +623,7 @@ def _cell(
 
 def strongest(attacks: Sequence[Resolved]) -> Knowledge:
     """The strongest threat model among attacks."""
-    order: tuple[Knowledge, ...] = ("none", "black-box", "adaptive")
+    order: tuple[Knowledge, ...] = ("none", "black-box", "adaptive", "gray-box")
     return max((a.registered.spec.tags.knowledge or "none" for a in attacks), key=order.index)
 
 

@@ -12,11 +12,12 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from privbench.errors import RecordError
+from privbench.spec import Knowledge
 from privbench.types import Estimate
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,18 @@ LARGEST = 64 * 2**20
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Result(_Model):
+    """Any record: it has a file name."""
+
+    @property
+    def name(self) -> str:
+        """File name stem: readable, and distinct for distinct results."""
+        raise NotImplementedError
+
+
+R = TypeVar("R", bound=Result)
 
 
 class PluginRef(_Model):
@@ -69,7 +82,7 @@ class Hits(_Model):
     rank1: list[float]
 
 
-class Record(_Model):
+class Record(Result):
     """Everything needed to read, compare and recompute one result.
 
     Attributes:
@@ -90,7 +103,7 @@ class Record(_Model):
     privbench: str
     anonymizer: PluginRef
     attack: PluginRef
-    threat_model: Literal["none", "black-box", "adaptive"]
+    threat_model: Knowledge
     oracle_queries: int
     dataset: dict[str, str]
     protocol: dict[str, Any]
@@ -129,7 +142,7 @@ class Record(_Model):
         raise KeyError(name)
 
 
-def to_json(record: Record) -> str:
+def to_json(record: Result) -> str:
     """Stable JSON text: sorted keys, one estimate or one plain fact a line, for readable diffs."""
     return _lines(record.model_dump(mode="json"), "") + "\n"
 
@@ -140,20 +153,25 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: not JSON, another schema version, or fields that do not fit.
     """
+    return read_as(Record, path)
+
+
+def read_as(kind: type[R], path: Path) -> R:
+    """Read and check a record of some kind, as `read_record` does."""
     try:
         body = json.loads(_text(path))
         if (version := body.get("schema_version")) != SCHEMA_VERSION:
             raise RecordError(
                 f"{path} has record schema {version!r}; this privbench reads {SCHEMA_VERSION}."
             )
-        return Record.model_validate(body)
+        return kind.model_validate(body)
     except (OSError, EOFError, zlib.error) as error:
         raise RecordError(f"Cannot read {path}: {error}") from error
     except (ValueError, AttributeError, ValidationError) as error:
         raise RecordError(f"{path} is not a record: {error}") from error
 
 
-def write_record(record: Record, folder: Path, *, packed: bool = False) -> Path:
+def write_record(record: Result, folder: Path, *, packed: bool = False) -> Path:
     """Write a record atomically; returns its path.
 
     Args:

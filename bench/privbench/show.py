@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from privbench.audit_record import MembershipRecord
     from privbench.plan import Status
     from privbench.progress import Reporter
     from privbench.record import Record
@@ -197,6 +198,49 @@ def _utility(record: Record) -> None:
             title = name if number.name == name else f"{name}: {number.name}"
             rows.add_row(title, f"{number.protects} is more useful", with_interval(number))
         console().print(rows)
+
+
+MEMBERSHIP_COLUMNS = {"auc": "ROC AUC", "tpr@fpr=0.01": "TPR at FPR 1 %",
+                      "tpr@calibrated=0.01": "TPR", "fpr@calibrated=0.01": "FPR"}  # fmt: skip
+"""The last two at a threshold that the attacker fixed on photographs of its own, for FPR 1 %."""
+
+
+def memberships(records: Sequence[MembershipRecord]) -> None:
+    """Each record's trials, what they say in words, and speed."""
+    from privbench.audit_words import CAVEAT, verdict
+    from privbench.ladder import with_interval
+
+    timed = set()
+    for record in records:
+        protocol, target = record.protocol, record.target
+        on = " and ".join(target["trained_on"]) if record.target["epochs"] else "nothing here"
+        console().print(
+            f"\n[bold]{record.anonymizer.id}[/] under [bold]{record.attack.id}[/] "
+            f"({record.threat_model}, {record.answers:,} answers, {record.predictions:,} "
+            f"predictions)\nprotocol {protocol['name']} v{protocol['version']}, fold "
+            f"{record.fold}; fine-tuned on {on}; 95 % intervals resample people"
+        )
+        rows = table("members against", "images", *MEMBERSHIP_COLUMNS.values())
+        for trial, (suspects, others) in record.pairs.items():
+            counts = (record.parts[s.partition("+")[0]].images if s.partition("+")[0] in
+                      record.parts else record.anonymizer.config["samples"]
+                      for s in (suspects, others))  # fmt: skip
+            rows.add_row(
+                trial,
+                " / ".join(f"{n:,}" for n in counts),
+                *(with_interval(record.number(name, trial)) for name in MEMBERSHIP_COLUMNS),
+            )
+        rows.add_row("chance", "", "0.500", "0.010", "0.010", "0.010", style="dim")
+        console().print(rows)
+        for sentence in verdict(record):
+            console().print(sentence)
+        for timing in record.timing:
+            if timing["summary"] and timing["stage"] not in timed:
+                timed.add(timing["stage"])
+                rate = timing["summary"]["images_per_second"]
+                console().print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
+    if records:
+        console().print(CAVEAT, style="dim")
 
 
 def timings(done: Sequence[TimingRecord]) -> None:

@@ -21,6 +21,8 @@ attacker's own (counted queries); `gray-box`: may also have the released model p
 images that the attacker chooses.
 """
 
+EvidenceKind = Literal["identification", "open-set", "release", "inversion", "membership"]
+
 RANDOM = "random:"
 """How a value of `PluginSpec.weights` begins where there are no trained weights behind it.
 
@@ -45,9 +47,7 @@ class NoConfig(Config):
 class GeneratorConfig(Config):
     """Base of configurations of generative anonymizers (`Tags.generates`)."""
 
-    samples: int = Field(
-        default=1000, ge=2, le=1_000_000, description="Images that are released."
-    )
+    samples: int = Field(default=1000, ge=2, le=1_000_000, description="Images that are released.")
 
     def recipe(self) -> Mapping[str, Any]:
         """The settings on which training depends; empty where nothing is trained.
@@ -60,11 +60,15 @@ class GeneratorConfig(Config):
         """After how many epochs the released model is taken."""
         raise NotImplementedError
 
+    def released_epochs(self) -> tuple[int, ...]:
+        """All epochs whose models one training keeps."""
+        raise NotImplementedError
+
     def own(self) -> GeneratorConfig:
         """Settings of the model that an attacker trains by the same recipe on data of its own."""
         raise NotImplementedError
 
-    def base(self) -> GeneratorConfig:
+    def untrained(self) -> GeneratorConfig:
         """Settings of the same model before any fine-tuning."""
         raise NotImplementedError
 
@@ -102,7 +106,9 @@ class Tags:
     stochastic: bool = False
     fit_on: Literal["background", "release"] | None = None
     knowledge: Knowledge | None = None
-    evidence: Literal["identification", "open-set", "release", "inversion", "membership"] | None = None
+    evidence: Literal["identification", "open-set", "release", "inversion", "membership"] | None = (
+        None
+    )
     default: bool = True
     aligns: bool = False
     fuses: bool = False

@@ -175,6 +175,11 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm(path, recursive=True)
 
+    def drop_part(self, key: str, name: str) -> None:
+        """Remove one part that no marker lists."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._path("parts", key, name))
+
     def _marker(self, stage: str, plugin: str, key: str) -> str:
         return self._path("steps", stage, _safe(plugin), f"{key}.json")
 

@@ -1,0 +1,156 @@
+"""Run what is missing of a membership study."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from privbench.api import STORE
+from privbench.audit_plan import (
+    AuditCell,
+    AuditPlan,
+    MembershipStudy,
+    Target,
+    is_membership,
+    make_audit,
+)
+from privbench.audit_record import MembershipRecord, make_record, scores_bytes
+from privbench.errors import ConfigError, PrivbenchError, RecordError, StoreError
+from privbench.execute import Failure
+from privbench.infer import infer
+from privbench.plan import Choice, Study, resolve
+from privbench.progress import Reporter, Silent
+from privbench.record import write_record
+from privbench.registry import Registry, load_registry
+from privbench.store import Store
+from privbench.target import AuditSession
+from privbench.timing import pick_device
+
+
+def asks_membership(study: Study, registry: Registry | None = None) -> bool:
+    """Whether a run is about membership and not about identity.
+
+    Raises:
+        PrivbenchError: unknown plugins, or some of each kind.
+    """
+    registry = registry or load_registry()
+    return is_membership(
+        [resolve(registry, "anonymizer", c) for c in study.anonymizers],
+        [resolve(registry, "attack", c) for c in study.attacks],
+    )
+
+
+def membership_study(study: Study) -> MembershipStudy:
+    """A run, as the command line gives it, as a membership study.
+
+    Raises:
+        ConfigError: something is asked that has no meaning here.
+    """
+    for choice in study.anonymizers:
+        if choice.draws > 1 or choice.fixed_seed:
+            raise ConfigError(
+                f"{choice.id} releases samples, not images of its sources: --draws and "
+                "--fixed-seed have no meaning for it. `samples` says how many."
+            )
+    if study.judges:
+        raise ConfigError("--judge is for attacks that reconstruct images; membership has none.")
+    made = MembershipStudy(
+        targets=tuple(Target(anonymizer=_plain(c)) for c in study.anonymizers),
+        attacks=study.attacks,
+        dataset=study.dataset,
+        protocol=study.protocol,
+        seed=study.seed,
+        device=study.device,
+    )
+    return made.model_copy(update={"metrics": study.metrics}) if study.metrics else made
+
+
+def _plain(choice: Choice) -> Choice:
+    return Choice(id=choice.id, settings=choice.settings)
+
+
+def run_audit(
+    study: MembershipStudy,
+    *,
+    store: str = STORE,
+    records: str | None = None,
+    reporter: Reporter | None = None,
+    registry: Registry | None = None,
+) -> tuple[list[MembershipRecord], list[Failure]]:
+    """Run every cell of a membership study that is not in the store yet.
+
+    Args:
+        store: directory or fsspec URL of the artefacts.
+        records: directory for the records and their scores; None writes none.
+
+    Returns:
+        The records in the study's order, and the cells that failed.
+
+    Raises:
+        PrivbenchError: nothing could be planned, or the store fails.
+    """
+    device = pick_device(study.device)
+    plan = make_audit(study, registry or load_registry(), device.type)
+    opened = Store(store)
+    return run_cells(plan, opened, device, reporter or Silent(), plan.cells, records)
+
+
+def run_cells(
+    plan: AuditPlan,
+    store: Store,
+    device: torch.device,
+    reporter: Reporter,
+    cells: Sequence[AuditCell],
+    records: str | None = None,
+) -> tuple[list[MembershipRecord], list[Failure]]:
+    """Run what is missing of some cells. One cell's failure does not stop the others.
+
+    Raises:
+        StoreError: the store itself fails: no cell could go on.
+    """
+    session = AuditSession(plan, store, device, reporter)
+    done: list[MembershipRecord] = []
+    failures: list[Failure] = []
+    for cell in cells:
+        try:
+            record = run_cell(session, cell)
+            done.append(_export(plan, store, cell, record, records))
+        except StoreError:
+            raise
+        except PrivbenchError as error:
+            failures.append(Failure(cell.label, error))
+        session.forget(cell.fold)
+    return done, failures
+
+
+def run_cell(session: AuditSession, cell: AuditCell) -> MembershipRecord:
+    """All steps of one target of one fold under one attack."""
+    store, step = session.store, cell.record
+    if done := store.find(step.stage, step.plugin, step.key):
+        return MembershipRecord.model_validate(done.notes["record"])
+    body = make_record(session, cell, infer(session, cell))
+    notes = {"record": body.model_dump(mode="json")}
+    made = store.commit(step.stage, step.plugin, step.key, step.inputs, (), notes)
+    return MembershipRecord.model_validate(made.notes["record"])
+
+
+def _export(
+    plan: AuditPlan, store: Store, cell: AuditCell, record: MembershipRecord, folder: str | None
+) -> MembershipRecord:
+    """Write a record and, beside it, the scores it rests on."""
+    if folder is None:
+        return record
+    scores = scores_bytes(plan, store, cell)
+    name = f"{record.name}.scores.safetensors"
+    full = record.model_copy(
+        update={"scores": {"file": name, "sha256": hashlib.sha256(scores).hexdigest()}}
+    )
+    path = write_record(full, Path(folder))
+    try:
+        path.with_name(name).write_bytes(scores)
+    except OSError as error:
+        raise RecordError(f"Cannot write the scores of {path}: {error}") from error
+    return full

@@ -1,0 +1,311 @@
+"""The result of one target under one attack on membership: numbers from scores, and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import save as save_safetensors
+
+from privbench import settest
+from privbench.audit_plan import PRIMARY, AuditCell, AuditPlan, Trial
+from privbench.data import facts_of
+from privbench.errors import StoreError
+from privbench.infer import of_trial, persons, query_set
+from privbench.keys import stage_seed
+from privbench.plan import dtype_of
+from privbench.populations import CALIBRATION, SEEN, UNPUBLISHED, UNSEEN
+from privbench.record import SCHEMA_VERSION, Part, PluginRef, Result
+from privbench.results import PACKAGES, package_version, plugin_ref
+from privbench.session import blame
+from privbench.spec import Knowledge
+from privbench.stats import bootstrap
+from privbench.store import Artefact, Store
+from privbench.target import AuditSession
+from privbench.types import Estimate, Floats, Membership, Metric
+
+RATES: Final = (0.01, 0.001)
+"""False positive rates at which the record has exact intervals."""
+
+SIZES: Final = (10, 50, 100, 500, 1000)
+"""People on each side of a set test."""
+
+DRAWS: Final = 400
+LEARNING_DRAWS: Final = 40
+"""Draws of a set test that learns from features, which is slower."""
+
+CONTAMINATIONS: Final = (0.0, 0.25, 0.5)
+NULL_SIZE: Final = 25
+"""People on each side where the false positive rate is measured."""
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AtRate(_Plain):
+    """TPR at the largest threshold-based FPR that is at most `rate`, with an exact interval.
+
+    Attributes:
+        rate: the FPR allowed.
+        fpr: the FPR attained on the trial's non-members.
+        tpr: share of members above the threshold; None where refused.
+        low: Clopper-Pearson, for people (Korn and Graubard 1998).
+        high: likewise.
+        refused: why there is no number.
+    """
+
+    rate: float
+    fpr: float | None = None
+    tpr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    refused: str = ""
+
+
+class SetResult(_Plain):
+    """A whole set under test; see `privbench.settest`.
+
+    Attributes:
+        learns: the test learns from features of half of the people.
+        suspect: the set that the target was trained on (or, for a control, would have been).
+        null: false positives among people whom nobody was trained on.
+        power: by contamination: points by number of people.
+    """
+
+    learns: bool
+    suspect: dict[str, float]
+    null: dict[str, Any]
+    power: list[dict[str, Any]]
+
+
+class MembershipRecord(Result):
+    """Everything needed to read and recompute one result.
+
+    Attributes:
+        fold: which draw of people the target was trained on.
+        target: parts it was trained on, mark, and the report of its training.
+        answers: images that the attacker had the target make.
+        predictions: of noise that it asked for.
+        estimates: trial -> metric -> numbers with intervals that resample people.
+        exact: trial -> TPRs with exact intervals.
+        sets: inference about the set, from the scores of the primary trial.
+        pairs: trial -> the two query sets.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    task: Literal["membership"] = "membership"
+    created: str
+    privbench: str
+    anonymizer: PluginRef
+    attack: PluginRef
+    threat_model: Knowledge
+    answers: int
+    predictions: int
+    dataset: dict[str, str]
+    dataset_facts: dict[str, Any]
+    protocol: dict[str, Any]
+    primary_trial: str
+    fold: int
+    seed: int
+    dtype: str
+    target: dict[str, Any]
+    parts: dict[str, Part]
+    pairs: dict[str, tuple[str, str]]
+    estimates: dict[str, dict[str, list[Estimate]]]
+    exact: dict[str, list[AtRate]]
+    sets: SetResult | None
+    attack_report: dict[str, Any]
+    metrics: dict[str, PluginRef]
+    timing: list[dict[str, Any]]
+    packages: dict[str, str]
+    keys: dict[str, str]
+    scores: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """File name stem: readable, and distinct for distinct results."""
+        ids = (self.anonymizer.id, self.attack.id, self.protocol["name"])
+        return "--".join(i.replace("/", "__") for i in ids) + f"--{self.keys['record'][:8]}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the target has seen the suspects: if not, the record is a control."""
+        return SEEN in self.target["trained_on"] and bool(self.target["epochs"])
+
+    def number(self, name: str, trial: str = PRIMARY) -> Estimate | None:
+        """One number of a trial; None where the record has none."""
+        found = (e for group in self.estimates.get(trial, {}).values() for e in group)
+        return next((e for e in found if e.name == name), None)
+
+
+def evidence_of(
+    session: AuditSession, cell: AuditCell, trial: Trial, arrays: Mapping[str, np.ndarray]
+) -> Membership:
+    """Scores of a trial with the truth."""
+    sides = [query_set(session, cell, side) for side in trial.sides()]
+    if of_trial(trial) in arrays:
+        scores, calibration = arrays[of_trial(trial)][:, 0], np.empty(0)
+    else:
+        scores = np.concatenate([arrays[side][:, 0] for side in trial.sides()])
+        calibration = arrays[CALIBRATION][:, 0]
+    member = np.repeat([True, False], [len(side) for side in sides])
+    return Membership(scores, member, persons(sides), calibration)
+
+
+def make_record(session: AuditSession, cell: AuditCell, inferred: Artefact) -> MembershipRecord:
+    """The record of a finished cell."""
+    plan, arrays = session.plan, next(iter(session.store.read(inferred)))
+    spec, model = plan.data_plugin.registered.spec, cell.models["target"]
+    estimates: dict[str, dict[str, list[Estimate]]] = {}
+    exact: dict[str, list[AtRate]] = {}
+    with session.reporter.task(f"{cell.record.label}: metrics", len(cell.trials), "trials") as task:
+        for trial in cell.trials:
+            evidence = evidence_of(session, cell, trial, arrays)
+            estimates[trial.name] = {
+                name: _estimates(session, name, evidence) for name in plan.metrics
+            }
+            exact[trial.name] = [at_rate(evidence, rate) for rate in RATES]
+            task.advance()
+    timing = [t for made in _artefacts(session.store, cell) for t in made.notes["timing"]]
+    report = model.finetune and session.store.find(
+        model.finetune.stage, model.finetune.plugin, model.finetune.key
+    )
+    notes = inferred.notes
+    return MembershipRecord(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        privbench=package_version("privbench"),
+        anonymizer=plugin_ref(cell.anonymizer),
+        attack=plugin_ref(cell.attack),
+        threat_model=cell.attack.registered.spec.tags.knowledge or "none",
+        answers=notes["answers"],
+        predictions=notes["predictions"],
+        dataset={
+            "id": spec.id,
+            "version": str(spec.version),
+            "digest": plan.data.digest,
+            "licence": plan.data.licence,
+        },
+        dataset_facts=facts_of(plan.data),
+        protocol=asdict(plan.preset) | {"people": dict(plan.preset.people)},
+        primary_trial=PRIMARY,
+        fold=cell.fold,
+        seed=plan.study.seed,
+        dtype=dtype_of(cell.anonymizer, session.device.type),
+        target={
+            "trained_on": list(cell.target.trained_on),
+            "mark": cell.target.mark,
+            "epochs": model.config.checkpoint() if model.finetune else 0,
+            "training": dict(report.notes["report"]) if report else {},
+        },
+        parts={
+            name: Part(identities=len(np.unique(plan.data.subject[rows])), images=len(rows))
+            for name, rows in cell.parts.items()
+        },
+        pairs={trial.name: trial.sides() for trial in cell.trials},
+        estimates=estimates,
+        exact=exact,
+        sets=sets_of(plan, cell, arrays),
+        attack_report=notes["report"],
+        metrics={name: plugin_ref(metric) for name, metric in plan.metrics.items()},
+        timing=timing,
+        packages={name: package_version(name) for name in (*PACKAGES, "peft")},
+        keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.stage != "record"}
+        | {"record": cell.record.key},
+    )
+
+
+def _artefacts(store: Store, cell: AuditCell) -> list[Artefact]:
+    """What of the cell's steps was really made; lazy ones may not have been."""
+    found = [store.find(s.stage, s.plugin, s.key) for s in cell.steps() if s.stage != "record"]
+    return [made for made in found if made]
+
+
+def _estimates(session: AuditSession, name: str, evidence: Membership) -> list[Estimate]:
+    plan, resolved = session.plan, session.plan.metrics[name]
+    metric = cast(Metric, session.build(resolved))
+    with blame(resolved, "measuring"):
+        return bootstrap(
+            metric,
+            np.asarray(metric.rows(evidence), np.float64),
+            evidence.subject,
+            metric.outputs(evidence),
+            metric.chance(evidence),
+            resamples=plan.preset.resamples,
+            seed=stage_seed(plan.study.seed, "bootstrap"),
+        )
+
+
+def at_rate(evidence: Membership, rate: float) -> AtRate:
+    """TPR at FPR <= `rate`, with an exact interval; refused where non-members are too few.
+
+    The threshold is a non-member's score, and only what lies above it is called a member: tied
+    scores are never credited.
+    """
+    others = evidence.scores[~evidence.member]
+    if reason := settest.refusal(rate, len(others)):
+        return AtRate(rate=rate, refused=reason)
+    allowed = int(np.floor(rate * len(others) + 1e-9))
+    threshold = np.sort(others)[::-1][allowed]
+    hits = evidence.scores[evidence.member] > threshold
+    low, high = settest.korn_graubard(hits, evidence.subject[evidence.member])
+    fpr = float((others > threshold).mean())
+    return AtRate(rate=rate, fpr=fpr, tpr=float(hits.mean()), low=low, high=high)
+
+
+def sets_of(plan: AuditPlan, cell: AuditCell, arrays: Mapping[str, np.ndarray]) -> SetResult | None:
+    """Tests of whole sets; None for an attack that scores one trial at a time."""
+    if SEEN not in arrays:
+        return None
+    seed = stage_seed(plan.study.seed, "sets", str(cell.fold))
+    people = {
+        part: settest.by_person(arrays[part], plan.data.subject[cell.parts[part]])
+        for part in (SEEN, UNSEEN, UNPUBLISHED)
+    }
+    learns = people[SEEN].shape[1] > 1
+    if not learns:
+        people = {part: scores[:, 0] for part, scores in people.items()}
+    outside = np.concatenate([people[UNSEEN], people[UNPUBLISHED]])
+    test = settest.cdi_test(people[SEEN], outside, seed) if learns else settest.welch(
+        people[SEEN], outside
+    )  # fmt: skip
+    draws = LEARNING_DRAWS if learns else DRAWS
+    size = min(NULL_SIZE, len(outside) // 4)
+    null = settest.false_positive_rate([outside], size, draws, seed)
+    curves = [
+        settest.power(people[SEEN], people[UNSEEN], SIZES, draws, seed, share, people[UNPUBLISHED])
+        for share in CONTAMINATIONS
+    ]
+    return SetResult(
+        learns=learns,
+        suspect=asdict(test),
+        null={"size": size} | asdict(null),
+        power=[_plain(curve) for curve in curves],
+    )
+
+
+def _plain(curve: settest.Power) -> dict[str, Any]:
+    """A power curve with text for keys, as JSON has them."""
+    body = asdict(curve)
+    for name in ("points", "disjoint", "left_out"):
+        body[name] = {str(n): value for n, value in body[name].items()}
+    return body
+
+
+def scores_bytes(plan: AuditPlan, store: Store, cell: AuditCell) -> bytes:
+    """The attack's raw scores with who was scored, as safetensors: what a record rests on."""
+    done = store.find(cell.infer.stage, cell.infer.plugin, cell.infer.key)
+    if done is None:
+        raise StoreError(f"The store no longer holds the scores of {cell.infer.label}.")
+    arrays = next(iter(store.read(done)))
+    arrays |= {f"{part}_subject": plan.data.subject[rows] for part, rows in cell.parts.items()}
+    return save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+
+
+def nobody_trained(records: Sequence[MembershipRecord]) -> Floats:
+    """(T,) p-values of the suspect set under targets that never saw it."""
+    return np.array([r.sets.suspect["p"] for r in records if r.sets and not r.trained])
