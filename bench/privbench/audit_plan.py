@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privbench.data import AUTO, Dataset, part_digest
 from privbench.errors import ConfigError
@@ -95,11 +95,19 @@ class Target(_Model):
         anonymizer: with its settings.
         trained_on: parts.
         mark: an anonymizer, a watermark say, that is put on the images beforehand.
+        attackers: settings in which the attacker's own model differs.
+        folds: draws of people on which it is trained anew; the study's, when empty.
+        attacks: the study's, when empty.
+        trials: names of those that matter here; all of the study's, when empty.
     """
 
     anonymizer: Choice
     trained_on: tuple[str, ...] = (SEEN,)
     mark: str = ""
+    attackers: dict[str, Any] = Field(default_factory=dict)
+    folds: tuple[int, ...] = ()
+    attacks: tuple[Choice, ...] = ()
+    trials: tuple[str, ...] = ()
 
 
 class MembershipStudy(_Model):
@@ -111,7 +119,7 @@ class MembershipStudy(_Model):
     """
 
     targets: tuple[Target, ...] = Field(min_length=1)
-    attacks: tuple[Choice, ...] = Field(min_length=1)
+    attacks: tuple[Choice, ...]
     trials: tuple[Trial, ...] = TRIALS
     metrics: tuple[Choice, ...] = (Choice(id=MEMBERSHIP),)
     dataset: Choice = Choice(id="synthfaces")
@@ -248,21 +256,23 @@ def make_audit(study: MembershipStudy, registry: Registry, device_type: str) -> 
         if metric.registered.spec.tags.evidence != MEMBERSHIP:
             raise ConfigError(f"The metric {name} does not measure membership inference.")
     plugins = [resolve(registry, "anonymizer", t.anonymizer) for t in study.targets]
-    attacks = [resolve(registry, "attack", c) for c in study.attacks]
-    is_membership(plugins, attacks)
-    for plugin in (*plugins, *attacks):
+    attacks = [
+        [resolve(registry, "attack", c) for c in target.attacks or study.attacks]
+        for target in study.targets
+    ]
+    is_membership(plugins, [a for own in attacks for a in own])
+    for plugin in (*plugins, *(a for own in attacks for a in own)):
         refuse_random(plugin)
     names = {t.mark for t in study.targets} | {t.mark for t in study.trials}
     marks = {n: resolve(registry, "anonymizer", Choice(id=n)) for n in sorted(names - {""})}
     data = open_dataset(registry, data_plugin)
     preset = membership_preset(study.protocol, data)
+    maker = _Maker(study, preset, data, metrics, marks, device_type)
     cells = tuple(
         cell
-        for target, plugin in zip(study.targets, plugins, strict=True)
-        for fold in range(study.folds)
-        for cell in _Maker(study, preset, data, metrics, marks, device_type).row(
-            target, plugin, fold, attacks
-        )
+        for target, plugin, own in zip(study.targets, plugins, attacks, strict=True)
+        for fold in target.folds or range(study.folds)
+        for cell in maker.row(target, plugin, fold, own)
     )
     return AuditPlan(study, preset, data, data_plugin, metrics, cells)
 
@@ -287,7 +297,9 @@ class _Maker:
         known = (*parts, *SAMPLES)
         trials = tuple(
             t for t in self.study.trials
-            if {t.suspects, t.others} <= set(known) and self._fits(t, plugin)
+            if {t.suspects, t.others} <= set(known)
+            and self._fits(t, plugin)
+            and (not target.trials or t.name in target.trials)
         )  # fmt: skip
         models = self._models(target, plugin, digests, fold)
         wanted: tuple[tuple[str, Role, str], ...] = (
@@ -318,7 +330,7 @@ class _Maker:
         assert isinstance(config, GeneratorConfig)  # noqa: S101 - PluginSpec checked it
         wanted: tuple[tuple[Role, GeneratorConfig, tuple[str, ...], str], ...] = (
             ("target", config, target.trained_on, target.mark),
-            ("own", config.own(), (AUXILIARY,), ""),
+            ("own", _changed(config.own(), target.attackers), (AUXILIARY,), ""),
             ("base", config.untrained(), (), ""),
         )
         return {
@@ -347,7 +359,7 @@ class _Maker:
             "plugin": _training(own, recipe),
             "data": [digests[part] for part in trained_on],
             "mark": self.marks[mark].ref() if mark else "",
-            "seed": [self.study.seed, fold],
+            "seed": [self.study.seed, fold if role == "target" else 0],
         }
         if lacking := [part for part in trained_on if part not in digests]:
             raise ConfigError(f"Protocol {self.preset.name} has no part {', '.join(lacking)}.")
@@ -426,6 +438,20 @@ class _Maker:
         return AuditCell(
             target, fold, attack, models, samples, self.marks, trials, parts, infer, record
         )
+
+
+def _changed(config: GeneratorConfig, settings: Mapping[str, Any]) -> GeneratorConfig:
+    """A configuration with some settings changed.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    if not settings:
+        return config
+    try:
+        return type(config).model_validate(config.model_dump() | dict(settings))
+    except ValidationError as error:
+        raise ConfigError(f"The attacker's own model: {error.errors()[0]['msg']}") from None
 
 
 def _training(plugin: Resolved, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from privbench import __version__, show
 from privbench.errors import ConfigError, PrivbenchError
 
 if TYPE_CHECKING:
+    from privbench.audit_studyfile import AuditStudyFile
     from privbench.plan import Study
 
 app = App(
@@ -377,6 +378,7 @@ def study(
     *,
     quick: Annotated[bool, Parameter(negative="")] = False,
     committed: Annotated[bool, Parameter(negative="")] = False,
+    only: Ids = (),
     out: Path | None = None,
     store: str = ".privbench/store",
     device: str = "auto",
@@ -391,6 +393,9 @@ def study(
         Fewer variants and a shorter attack: a first look.
     committed
         Make tables and plots anew from the files in --out; run nothing and read no store.
+    only
+        Of a study about membership: compute these rows, by id, and write nothing to --out; for work
+        that several processes share.
     out
         Folder to write; docs/studies/NAME by default, .privbench/studies/NAME for the quick form.
     store
@@ -399,6 +404,7 @@ def study(
         auto, cpu, cuda, cuda:1, ...
     """
     import privbench_leaderboard
+    from privbench.audit_studyfile import AuditStudyFile
     from privbench.registry import load_registry
     from privbench.studyfile import load_study_file, select
 
@@ -407,11 +413,19 @@ def study(
         table = show.table("study", "variants", "question")
         for each in sorted(known):
             _, found = load_study_file(each, known)
-            table.add_row(each, str(len(select(found, quick=False))), found.question)
+            if isinstance(found, AuditStudyFile):
+                size = f"{len(found.rows)} rows"
+            else:
+                size = str(len(select(found, quick=False)))
+            table.add_row(each, size, found.question)
         show.console().print(table)
         return 0
     short, definition = load_study_file(name, known)
     folder = out or Path(".privbench/studies" if quick else "docs/studies") / short
+    if isinstance(definition, AuditStudyFile):
+        return _audit_study(short, definition, folder, committed, quick, only, store, device)
+    if only:
+        raise ConfigError("--only is for studies about membership; this one has no rows to choose.")
     from privbench.study import recompute, run_study_file
 
     if committed:
@@ -434,6 +448,45 @@ def study(
     for outcome in outcomes:
         if outcome.error:
             show.complain(f"{outcome.variant.label}: {outcome.error}")
+    return 2 if any(o.error for o in outcomes) else 0
+
+
+def _audit_study(
+    name: str,
+    definition: AuditStudyFile,
+    folder: Path,
+    committed: bool,
+    quick: bool,
+    only: tuple[str, ...],
+    store: str,
+    device: str,
+) -> int:
+    """A study about membership."""
+    import privbench_leaderboard
+    from privbench.audit_study import recompute_audit, run_audit_study
+
+    if committed:
+        outcomes = recompute_audit(folder)
+    else:
+        with show.reporter() as reporter:
+            outcomes = run_audit_study(
+                name,
+                definition,
+                folder,
+                quick=quick,
+                only=only,
+                store=store,
+                device=device,
+                reporter=reporter,
+            )
+    if not only:
+        try:
+            print(privbench_leaderboard.write_membership(folder))
+        except privbench_leaderboard.LeaderboardError as error:
+            raise PrivbenchError(str(error)) from error
+    for outcome in outcomes:
+        if outcome.error:
+            show.complain(f"row {outcome.row.id}: {outcome.error}")
     return 2 if any(o.error for o in outcomes) else 0
 
 

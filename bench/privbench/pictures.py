@@ -14,7 +14,7 @@ from privbench.plan import Cell, Plan
 from privbench.store import Store
 
 SIDE, LABEL, GAP, FONT = 96, 190, 2, 15
-TITLE, SPACE = 24, 14
+TITLE, SPACE, QUALITY = 24, 14, 88
 CASES = ("best", "median", "worst")
 
 
@@ -36,8 +36,17 @@ def write_grid(
     chosen = first[np.linspace(0, len(first) - 1, min(people, len(first))).round().astype(int)]
     strips = [("source", plan.data.pixels(probes[chosen]).numpy())]
     strips += [(label, _released(store, cell)[chosen]) for label, cell in rows]
-    height = len(strips) * (SIDE + GAP)
-    sheet = Image.new("RGB", (LABEL + len(chosen) * (SIDE + GAP), height), "white")
+    write_bytes(path, strips_jpeg(strips))
+
+
+def strips_jpeg(strips: Sequence[tuple[str, np.ndarray]]) -> bytes:
+    """Labelled rows of pictures as a JPEG file.
+
+    Args:
+        strips: label and (n, 3, H, W) uint8; n is the same for all.
+    """
+    columns, height = len(strips[0][1]), len(strips) * (SIDE + GAP)
+    sheet = Image.new("RGB", (LABEL + columns * (SIDE + GAP), height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for i, (label, pixels) in enumerate(strips):
         top = i * (SIDE + GAP)
@@ -45,8 +54,8 @@ def write_grid(
         for j, image in enumerate(pixels):
             sheet.paste(_small(image), (LABEL + j * (SIDE + GAP), top))
     buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=88)
-    write_bytes(path, buffer.getvalue())
+    sheet.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
 
 
 def write_inversions(

@@ -142,8 +142,9 @@ def populate(data: Dataset, preset: MembershipPreset, fold: int = 0) -> dict[str
     """Part -> rows of the data set; no person plays two parts.
 
     Args:
-        fold: which draw: retrained targets have members of their own. It depends on the preset's
-            name and version and on nothing else.
+        fold: which draw of members, non-members and the unpublished set: retrained targets have
+            members of their own. The attacker's people and the third population stay. The draw
+            depends on the preset's name and version and on nothing else.
 
     Raises:
         DataError: too few people.
@@ -153,12 +154,18 @@ def populate(data: Dataset, preset: MembershipPreset, fold: int = 0) -> dict[str
             f"Protocol {preset.name} needs {lacking}. `privbench describe synthfaces` and "
             "docs/membership.md say which data have them."
         )
-    name = f"{preset.name}/{preset.version}/{fold}"
-    rng = np.random.default_rng(int.from_bytes(name.encode(), "big"))
-    left = {p: rng.permutation(_people(data, p, preset)) for p in _populations(preset)}
+    names = {
+        population: f"{preset.name}/{preset.version}/{population}/{number}"
+        for population, number in (
+            (p, fold if p == _population(preset, SEEN) else 0) for p in _populations(preset)
+        )
+    }
+    rngs = {p: np.random.default_rng(int.from_bytes(n.encode(), "big")) for p, n in names.items()}
+    left = {p: rng.permutation(_people(data, p, preset)) for p, rng in rngs.items()}
     rows: dict[str, Ints] = {}
     for part, count in preset.people.items():
         population = _population(preset, part)
+        rng = rngs[population]
         drawn, left[population] = np.split(left[population], [count])
         mine = [
             rng.permutation(np.flatnonzero(data.subject == person))[: preset.images or None]

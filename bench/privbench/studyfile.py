@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from privbench.audit_studyfile import TASK, AuditStudyFile, parse_audit_study
 from privbench.errors import ConfigError, did_you_mean
 from privbench.plan import Choice
 
@@ -214,7 +215,7 @@ def select(study: StudyFile, quick: bool) -> tuple[Variant, ...]:
     return tuple(chosen)
 
 
-def load_study_file(name: str, known: Mapping[str, Path]) -> tuple[str, StudyFile]:
+def load_study_file(name: str, known: Mapping[str, Path]) -> tuple[str, StudyFile | AuditStudyFile]:
     """A study by name or by path; returns its short name and its content.
 
     Args:
@@ -239,6 +240,8 @@ def load_study_file(name: str, known: Mapping[str, Path]) -> tuple[str, StudyFil
         raise ConfigError(f"Cannot read the study {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if body.get("task") == TASK:
+        return path.stem, parse_audit_study(body, str(path))
     return path.stem, parse_study(body, str(path))
 
 

@@ -1,0 +1,242 @@
+"""The numbers of a membership study, from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from privbench import settest
+from privbench.audit_plan import PRIMARY
+from privbench.audit_record import AtRate, MembershipRecord, nobody_trained
+from privbench.audit_studyfile import AuditStudyFile, Row
+from privbench.record import PACKED
+from privbench.stats import exact_binomial
+from privbench.types import Estimate
+
+Done = Mapping[str, Mapping[str, Sequence[MembershipRecord]]]
+"""Row id -> attack id -> records, one per target, in the row's order."""
+
+Z: Final = 1.959964
+NUMBERS: Final = ("tpr@fpr=0.01", "tpr@calibrated=0.01", "fpr@calibrated=0.01")
+
+
+def summarise(study: AuditStudyFile, done: Done, errors: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that the study's tables and plots show.
+
+    Args:
+        done: what was finished.
+        errors: row id -> why it is missing or not whole; "" where it is whole.
+
+    Returns:
+        JSON-able: `protocol`, `rows` (each with `results` by attack), `sets`, `null`.
+    """
+    every = list(
+        {
+            record.keys["record"]: record
+            for by_attack in done.values()
+            for records in by_attack.values()
+            for record in records
+        }.values()
+    )
+    first = every[0]
+    rows = [row_summary(row, done.get(row.id, {}), errors.get(row.id, "")) for row in study.rows
+            if row.id in done or errors.get(row.id)]  # fmt: skip
+    return {
+        "protocol": first.protocol,
+        "dataset": first.dataset,
+        "parts": {name: part.model_dump() for name, part in first.parts.items()},
+        "primary_trial": PRIMARY,
+        "rows": rows,
+        "sets": [
+            entry
+            for row in study.rows
+            for entry in set_summaries(row, done.get(row.id, {}))
+            if row.trial == PRIMARY
+        ],
+        "null": null_summary(every),
+        "devices": _devices(every),
+    }
+
+
+def row_summary(
+    row: Row, done: Mapping[str, Sequence[MembershipRecord]], error: str
+) -> dict[str, Any]:
+    """One row of the table."""
+    return {
+        "id": row.id,
+        "group": row.group,
+        "what": row.what,
+        "trial": row.trial,
+        "targets": list(row.targets),
+        "settings": row.settings,
+        "x": row.x,
+        "reported": row.reported,
+        "error": error,
+        "results": {
+            attack: result_summary(row, records) for attack, records in done.items() if records
+        },
+    }
+
+
+def result_summary(row: Row, records: Sequence[MembershipRecord]) -> dict[str, Any]:
+    """One attack on one row: the mean over retrained targets."""
+    found = [r.number("auc", row.trial) for r in records]
+    aucs = [e for e in found if e and e.value is not None and e.low is not None]
+    suspects, others = records[0].pairs[row.trial]
+    exact: list[AtRate] = records[0].exact[row.trial]
+    return {
+        "auc": combined(aucs),
+        "by_target": [e.value for e in aucs],
+        "suspects": suspects,
+        "others": others,
+        "n": aucs[0].n if aucs else None,
+        "people": aucs[0].clusters if aucs else None,
+        "trained": records[0].trained,
+        "epochs": records[0].target["epochs"],
+        "numbers": {name: _shown(records[0].number(name, row.trial)) for name in NUMBERS},
+        "exact": [rate.model_dump() for rate in exact],
+        "control": records[0].attack.control,
+        "threat_model": records[0].threat_model,
+        "answers": records[0].answers,
+        "predictions": records[0].predictions,
+        "config": records[0].attack.config,
+        "records": [f"{record.name}{PACKED}" for record in records],
+    }
+
+
+def combined(aucs: Sequence[Estimate]) -> dict[str, Any] | None:
+    """Mean of the targets' AUCs with an interval that covers people and targets.
+
+    With one target it is the bootstrap's own interval, of people alone.
+    """
+    if not aucs:
+        return None
+    values = [float(e.value or 0) for e in aucs]
+    if len(aucs) == 1:
+        only = aucs[0]
+        return {"value": only.value, "low": only.low, "high": only.high, "targets": 1}
+    errors = [((e.high or 0) - (e.low or 0)) / (2 * Z) for e in aucs]
+    made = settest.combined(values, errors)
+    return {
+        "value": made.value,
+        "low": made.low,
+        "high": made.high,
+        "targets": made.targets,
+        "between": made.between,
+        "within": made.within,
+    }
+
+
+def set_summaries(row: Row, done: Mapping[str, Sequence[MembershipRecord]]) -> list[dict[str, Any]]:
+    """Inference about whole sets, by attack; the powers of retrained targets are averaged."""
+    entries = []
+    for attack, records in done.items():
+        tests = [r.sets for r in records if r.sets]
+        if not tests:
+            continue
+        entries.append(
+            {
+                "row": row.id,
+                "what": row.what,
+                "attack": attack,
+                "threat_model": records[0].threat_model,
+                "trained": records[0].trained,
+                "epochs": records[0].target["epochs"],
+                "learns": tests[0].learns,
+                "p": [t.suspect["p"] for t in tests],
+                "people": int(tests[0].suspect["n_suspect"]),
+                "unpublished": int(tests[0].suspect["n_unpublished"]),
+                "difference": [
+                    {k: t.suspect[k] for k in ("difference", "low", "high")} for t in tests
+                ],
+                "power": [
+                    {
+                        "contamination": curve["contamination"],
+                        "points": {
+                            n: float(np.mean([t.power[i]["points"][n]["share"] for t in tests]))
+                            for n in curve["points"]
+                            if all(n in t.power[i]["points"] for t in tests)
+                        },
+                        "disjoint": curve["disjoint"],
+                        "left_out": curve["left_out"],
+                    }
+                    for i, curve in enumerate(tests[0].power)
+                ],
+            }
+        )
+    return entries
+
+
+def null_summary(records: Sequence[MembershipRecord]) -> dict[str, Any]:
+    """How often set tests reject where nobody is a member: nominally 5 %.
+
+    `halves`: people whom no target was trained on, cut into disjoint pairs of sets, by attack;
+    `suspects`: the whole suspect set under targets that never saw it.
+    """
+    halves: dict[str, dict[str, Any]] = {}
+    for attack in sorted({r.attack.id for r in records}):
+        tests = [r.sets.null for r in records if r.attack.id == attack and r.sets]
+        if tests:
+            rejected = sum(t["disjoint"]["rejected"] for t in tests)
+            trials = sum(t["disjoint"]["trials"] for t in tests)
+            halves[attack] = _rate(rejected, trials) | {
+                "targets": len(tests),
+                "size": tests[0]["size"],
+                "overlapping": float(np.mean([t["overlapping"]["share"] for t in tests])),
+            }
+    strangers = [
+        {"attack": r.attack.id, "p": r.sets.suspect["p"], "record": f"{r.name}{PACKED}"}
+        for r in records
+        if r.sets and not r.trained
+    ]
+    below = int(sum(p < settest.ALPHA for p in nobody_trained(records)))
+    return {
+        "alpha": settest.ALPHA,
+        "halves": halves,
+        "suspects": strangers,
+        "suspects_rate": _rate(below, len(strangers)) if strangers else None,
+    }
+
+
+def _rate(rejected: int, trials: int) -> dict[str, Any]:
+    low, high = exact_binomial(rejected, trials)
+    return {
+        "rejected": rejected,
+        "trials": trials,
+        "share": rejected / trials,
+        "low": low,
+        "high": high,
+        "nominal_within": low <= settest.ALPHA <= high,
+    }
+
+
+def _shown(number: Estimate | None) -> dict[str, Any] | None:
+    if number is None or number.value is None:
+        return None
+    return {"value": number.value, "low": number.low, "high": number.high, "n": number.n}
+
+
+def _devices(records: Sequence[MembershipRecord]) -> list[dict[str, Any]]:
+    """Rates of fine-tuning, sampling and scoring, by device; medians over records."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        for timing in record.timing:
+            device = timing["device"]
+            where = f"{device['name']} ({device['threads']} threads)" if "threads" in device else (
+                device["name"])  # fmt: skip
+            kind = _kind(timing["stage"])
+            if timing["summary"] and kind:
+                rates.setdefault((where, kind), []).append(timing["summary"]["images_per_second"])
+    return [
+        {"device": where, "stage": kind, "images_per_second": float(np.median(found))}
+        for (where, kind), found in sorted(rates.items())
+    ]
+
+
+def _kind(stage: str) -> str:
+    for kind, mark in (("fine-tuning", "fine-tuning"), ("sampling", "samples of")):
+        if mark in stage:
+            return kind
+    return ""
