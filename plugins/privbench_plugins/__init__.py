@@ -13,6 +13,7 @@ _MODULES = (
     "anonymizers.controlnets",
     "anonymizers.diagnostics",
     "anonymizers.dppix",
+    "anonymizers.finetune",
     "anonymizers.ksame",
     "anonymizers.ldm",
     "anonymizers.ldm_sources",
