@@ -628,6 +628,7 @@ def test_the_released_epoch_and_the_attackers_own_models() -> None:
     """The last unless one is named; the base is the same with nothing learnt."""
     settings = LdmFinetuneConfig(keep=(10, 20), released_epoch=20, prompt="a badge")
     assert settings.checkpoint() == 20
+    assert settings.released_epochs() == (10, 20, 40)
     assert LdmFinetuneConfig().checkpoint() == 40
     assert settings.own() == settings
     assert LdmFinetuneConfig(model="a/b").own() == LdmFinetuneConfig()

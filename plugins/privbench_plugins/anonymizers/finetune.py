@@ -174,6 +174,10 @@ class LdmFinetuneConfig(GeneratorConfig):
         """After how many epochs the released model is taken."""
         return self.released_epoch or self.epochs
 
+    def released_epochs(self) -> tuple[int, ...]:
+        """All epochs whose models one training keeps."""
+        return tuple(sorted({*self.keep, self.epochs}))
+
     def own(self) -> LdmFinetuneConfig:
         """The same settings, with nothing that is there already."""
         return self.model_copy(update={"model": "", "release": ""})
