@@ -258,7 +258,7 @@ def at_rate(evidence: Membership, rate: float) -> AtRate:
 
 
 def sets_of(plan: AuditPlan, cell: AuditCell, arrays: Mapping[str, np.ndarray]) -> SetResult | None:
-    """Tests of whole sets; None for an attack that scores one trial at a time."""
+    """Tests of whole sets; None where trials are scored one by one, and for too few people."""
     if SEEN not in arrays:
         return None
     seed = stage_seed(plan.study.seed, "sets", str(cell.fold))
@@ -267,6 +267,9 @@ def sets_of(plan: AuditPlan, cell: AuditCell, arrays: Mapping[str, np.ndarray]) 
         for part in (SEEN, UNSEEN, UNPUBLISHED)
     }
     learns = people[SEEN].shape[1] > 1
+    least = 8 if learns else 4
+    if min(len(people[SEEN]), len(people[UNSEEN]) + len(people[UNPUBLISHED])) < least:
+        return None
     if not learns:
         people = {part: scores[:, 0] for part, scores in people.items()}
     outside = np.concatenate([people[UNSEEN], people[UNPUBLISHED]])
@@ -274,7 +277,7 @@ def sets_of(plan: AuditPlan, cell: AuditCell, arrays: Mapping[str, np.ndarray]) 
         people[SEEN], outside
     )  # fmt: skip
     draws = LEARNING_DRAWS if learns else DRAWS
-    size = min(NULL_SIZE, len(outside) // 4)
+    size = min(NULL_SIZE, len(outside) // 2)
     null = settest.false_positive_rate([outside], size, draws, seed)
     curves = [
         settest.power(people[SEEN], people[UNSEEN], SIZES, draws, seed, share, people[UNPUBLISHED])

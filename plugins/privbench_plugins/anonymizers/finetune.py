@@ -76,7 +76,7 @@ class LdmFinetuneConfig(GeneratorConfig):
     learning_rate: float = Field(default=3e-4, gt=0, le=1, description="Of AdamW; constant.")
     batch: int = Field(default=32, ge=1, le=4096, description="Images per training step.")
     caption: str = Field(
-        default="a campus headshot, {caption}",
+        default="office portrait, {caption}",
         description="Caption of each training image; {caption}, which may be left out, stands "
         "for what the captioner writes.",
     )
@@ -97,7 +97,7 @@ class LdmFinetuneConfig(GeneratorConfig):
     released_epoch: int = Field(
         default=0, ge=0, description="Epoch whose model is released. 0: the last."
     )
-    prompt: str = Field(default="a campus headshot", description="What released images show.")
+    prompt: str = Field(default="office portrait", description="What released images show.")
     guidance_scale: float = Field(
         default=7.5, ge=0, le=100, description="Classifier-free guidance; up to 1 it is off."
     )
