@@ -331,7 +331,7 @@ class _Maker:
         wanted: tuple[tuple[Role, GeneratorConfig, tuple[str, ...], str], ...] = (
             ("target", config, target.trained_on, target.mark),
             ("own", _changed(config.own(), target.attackers), (AUXILIARY,), ""),
-            ("base", config.untrained(), (), ""),
+            ("base", config.base(), (), ""),
         )
         return {
             role: self._model(role, plugin, its, parts, mark, digests, fold)

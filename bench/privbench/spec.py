@@ -68,7 +68,7 @@ class GeneratorConfig(Config):
         """Settings of the model that an attacker trains by the same recipe on data of its own."""
         raise NotImplementedError
 
-    def untrained(self) -> GeneratorConfig:
+    def base(self) -> GeneratorConfig:
         """Settings of the same model before any fine-tuning."""
         raise NotImplementedError
 
