@@ -1,0 +1,1 @@
+"""Attacks on membership: what they share, and one module for each."""
