@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from privbench.errors import DataError, PluginError
@@ -264,3 +265,42 @@ def test_settings_name_the_outputs() -> None:
     assert names == ["auc", "tpr@fpr=0.1", "tpr@calibrated=0.05", "fpr@calibrated=0.05"]
     rows = metric.rows(trial())
     assert metric.reduce(rows, np.ones((3, len(rows)))).shape == (3, 4)
+
+
+@pytest.mark.study
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("people", "images", "shift"),
+    [(1000, 1, 0.1), (1000, 1, 0.5), (350, 3, 0.1), (350, 3, 0.5), (350, 3, 1.5)],
+)
+def test_coverage_at_study_size(people: int, images: int, shift: float) -> None:
+    """`pytest -m study tests/test_membership_metrics.py -s` makes the table of docs/metrics.md.
+
+    Members and as many others; half of the variance between people; 300 data sets.
+    """
+    calibration = np.random.default_rng(99).normal(size=1000)
+    limit = np.array([*norm.isf([0.01, 0.001]), threshold(calibration, 0.01)])
+    truth = np.array([norm.cdf(shift / 2**0.5), *norm.sf(limit - shift), norm.sf(limit[2])])
+    subject = np.repeat(np.arange(2 * people), images)
+    member = subject < people
+    held, values = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(1000 + seed)
+        noise = rng.normal(size=2 * people)[subject] + rng.normal(size=len(subject))
+        trial = Membership(noise / 2**0.5 + shift * member, member, subject, calibration)
+        found = bootstrap(
+            METRIC,
+            METRIC.rows(trial),
+            subject,
+            METRIC.outputs(trial),
+            METRIC.chance(trial),
+            resamples=1000,
+            seed=seed,
+        )
+        values.append([e.value for e in found])
+        held.append([e.low <= t <= e.high for e, t in zip(found, truth, strict=True)])
+    for row in zip(
+        NAMES, truth, np.mean(values, axis=0) - truth, np.mean(held, axis=0), strict=True
+    ):
+        print("{}: truth {:.4f}, mean error {:+.4f}, coverage {:.3f}".format(*row))
+    assert (np.mean(held, axis=0) > 0.85).all()

@@ -324,3 +324,58 @@ def test_a_rate_is_refused_with_the_reason() -> None:
     assert refusal(0.001, 1000) == refusal(0.01, 100) == ""
     assert refusal(0.001, 999) == "TPR at FPR <= 0.1 % needs 1,000 non-members; there are 999."
     assert refusal(0.01, 99) == "TPR at FPR <= 1 % needs 100 non-members; there are 99."
+
+
+# --- measured for the page ---------------------------------------------------------------------
+
+
+@pytest.mark.study
+@pytest.mark.timeout(3600)
+def test_coverage_of_clustered_shares_at_study_size() -> None:
+    """`pytest -m study tests/test_settest.py -s` makes the numbers of docs/metrics.md."""
+    rng = np.random.default_rng(1)
+    for group, images, share in ((300, 3, 0.01), (300, 3, 0.05), (60, 4, 0.1), (60, 4, 0.3)):
+        subject = np.repeat(np.arange(group), images)
+        covered = []
+        for _ in range(2000):  # a beta distribution of a + b = 1 has intraclass correlation .5
+            hits = rng.random(len(subject)) < rng.beta(share, 1 - share, group)[subject]
+            intervals = korn_graubard(hits, subject), exact_binomial(int(hits.sum()), len(hits))
+            covered.append([low <= share <= high for low, high in intervals])
+        ours, naive = np.mean(covered, axis=0)
+        print(f"{group} x {images}, {share}: {ours:.3f}, images as units {naive:.3f}")
+        assert ours > 0.925
+        assert naive < 0.9
+
+
+@pytest.mark.study
+@pytest.mark.timeout(3600)
+def test_level_of_welch_at_study_size() -> None:
+    """Nominal 5 % on normal, skewed and unequally spread scores of 10 to 500 people."""
+    rng = np.random.default_rng(1)
+    for n in (10, 50, 100, 500):
+        for name, left, right in (
+            ("normal", rng.normal, rng.normal),
+            ("log-normal", rng.lognormal, rng.lognormal),
+            ("spread", rng.normal, lambda size: 3 * rng.normal(size=size)),
+        ):
+            found = [welch(left(size=n), right(size=n)).p < ALPHA for _ in range(4000)]
+            print(f"{n} people, {name}: {np.mean(found):.3f}")
+            assert 0.03 < np.mean(found) < 0.06
+
+
+@pytest.mark.study
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("shared", [True, False])
+def test_coverage_of_several_targets_at_study_size(shared: bool) -> None:
+    """Truth .7, targets .03, people .02: 95 % at least, whoever the people are."""
+    rng = np.random.default_rng(1)
+    for targets in (2, 3, 5):
+        covered = []
+        for _ in range(4000):
+            noise = rng.normal(0, 0.02, 1 if shared else targets)
+            found = combined(
+                (0.7 + noise + rng.normal(0, 0.03, targets)).tolist(), [0.02] * targets
+            )
+            covered.append(found.low <= 0.7 <= found.high)
+        print(f"{targets} targets, people shared: {shared}: {np.mean(covered):.3f}")
+        assert np.mean(covered) > 0.95

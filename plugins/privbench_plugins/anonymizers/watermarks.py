@@ -40,7 +40,7 @@ class HiddenConfig(Config):
         default=0, ge=0, lt=2**63, description="From which the overlay's colours are drawn."
     )
     cells: int = Field(
-        default=16,
+        default=8,
         ge=1,
         le=1024,
         description="Cells of one colour across the overlay, and down it.",
