@@ -371,7 +371,7 @@ def test_what_is_regenerated_is_found(similarity: Any, a: ImageSet) -> None:
     assert auc(regeneration.build(config), given, members, rest) > 0.85
     assert len(target.asked) == 3 * 40
     assert len({seed for _, seed in target.asked}) == 3 * 40
-    assert target.asked[0][0] == f"a campus headshot, {regeneration_captions(members)[0]}"
+    assert target.asked[0][0] == f"office portrait, {regeneration_captions(members)[0]}"
 
 
 def test_mean_and_maximum_of_answers(a: ImageSet) -> None:
@@ -395,7 +395,7 @@ def test_released_images_answer_no_prompts(a: ImageSet) -> None:
 def test_a_prompt_takes_the_caption() -> None:
     """Otherwise every query would be asked for in the same words."""
     with pytest.raises(ValueError, match=r"must hold \{caption\}"):
-        regeneration.RegenerationConfig(prompt="a campus headshot")
+        regeneration.RegenerationConfig(prompt="office portrait")
 
 
 @pytest.mark.parametrize("module", [generated, zero_shot])

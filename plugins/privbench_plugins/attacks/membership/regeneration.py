@@ -26,7 +26,7 @@ class RegenerationConfig(Config):
     """Settings of `mia-regeneration`."""
 
     prompt: str = Field(
-        default=f"a campus headshot, {CAPTION}",
+        default=f"office portrait, {CAPTION}",
         description="what the target is asked for; {caption} stands for the query's caption",
     )
     answers: int = Field(
