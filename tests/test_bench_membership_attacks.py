@@ -97,7 +97,7 @@ def test_queries_are_scored_in_batches(benchmark: BenchmarkFixture) -> None:
 def test_the_nearest_sample(benchmark: BenchmarkFixture) -> None:
     """Much faster than a loop over queries that subtracts each from all samples."""
     generator = torch.Generator().manual_seed(0)
-    samples, queries = (torch.rand(n, 3 * 32 * 32, generator=generator) for n in (1000, 512))
+    samples, queries = (torch.rand(n, 3 * 64 * 64, generator=generator) for n in (1000, 256))
 
     def loop() -> Tensor:
         return torch.stack([(samples - row).norm(dim=1).min() for row in queries])

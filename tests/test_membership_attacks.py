@@ -30,7 +30,7 @@ from privbench_plugins.attacks.membership import (
     regeneration,
     zero_shot,
 )
-from privbench_plugins.attacks.membership._generated import held_out
+from privbench_plugins.attacks.membership._generated import held_out, split
 from privbench_plugins.attacks.membership._nearest import Pixels
 from privbench_plugins.attacks.membership._nearest import nearest as distances
 from privbench_plugins.attacks.membership.generated import GeneratedConfig
@@ -284,7 +284,7 @@ def test_the_weights_of_the_chosen_epoch_are_kept(fast: GeneratedConfig) -> None
     """There is nothing to learn in noise, so later epochs only learn it by heart: the training
     ends as the shorter one that stops where it was best."""
     given = view(images_of(30, 0), images_of(30, 1))
-    wild = fast.model_copy(update={"learning_rate": 0.02, "epochs": 6, "seeds": 1})
+    wild = fast.model_copy(update={"learning_rate": 0.01, "epochs": 6, "seeds": 1})
     long: Any = generated.build(wild).train(given)
     chosen = long.report["seeds"][0]["chosen_epoch"]
     assert chosen < 6
@@ -304,6 +304,21 @@ def test_people_are_held_out_whole(b: ImageSet) -> None:
     assert np.array_equal(held_out(unknown, 3), held_out(renamed, 3))
     assert not np.array_equal(held_out(unknown, 3), held_out(unknown, 4))
     assert held_out(part(b, 0, 2), 3).sum() == 1
+
+
+def test_what_chooses_teaches_nothing() -> None:
+    """Each image is on one side, under its own class."""
+    samples, negatives = images_of(30, 0), images_of(20, 1)
+    parts = split(samples, negatives, 16, 3)
+    found = [
+        (image.numpy().tobytes(), int(label))
+        for side in parts
+        for image, label in zip(side.pixels, side.label, strict=True)
+    ]
+    expected = [(image.numpy().tobytes(), 1) for image in samples.pixels]
+    expected += [(image.numpy().tobytes(), 0) for image in negatives.pixels]
+    assert sorted(found) == sorted(expected)
+    assert [len(side.label) for side in parts] == [45, 5]
 
 
 def test_resnet_18_is_resnet_18(a: ImageSet, b: ImageSet, fast: GeneratedConfig) -> None:

@@ -1,5 +1,5 @@
-"""Membership by how like a query the target's answers to its caption are (Pang and Wang 2023,
-"Black-box membership inference attacks against fine-tuned diffusion models")."""
+"""Membership by how like a query the target's answers to its caption are (Pang and Wang,
+NDSS 2025, "Black-box membership inference attacks against fine-tuned diffusion models")."""
 
 from __future__ import annotations
 

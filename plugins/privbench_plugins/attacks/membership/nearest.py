@@ -31,7 +31,7 @@ class NearestConfig(Config):
         "attacker trained by the same recipe, or the one before any training",
     )
     side: int = Field(
-        default=32, ge=4, le=256, description="pixels per side, where the space is pixels"
+        default=64, ge=4, le=256, description="pixels per side, where the space is pixels"
     )
     batch: Batch = 64
 
