@@ -23,6 +23,9 @@ _LICENCE: Final = "not stated: the user's own images"
 _DEEPEST: Final = 3
 """Parts of a photograph's path: a person's folder, at most one folder in it, the file."""
 
+ROLES: Final = ("members", "non-members", "auxiliary")
+"""Folders that say who was trained on: the populations of an audit (docs/membership.md)."""
+
 
 def open_folder(config: FolderConfig, find: FindDetector | None = None) -> Photos:
     """Open a folder or a table of photographs.
@@ -34,8 +37,10 @@ def open_folder(config: FolderConfig, find: FindDetector | None = None) -> Photo
     if not config.path:
         raise DataError("folder: say which: `folder:PATH`, or the setting path=PATH.")
     if path.is_dir():
-        source: dict[str, Any] = {"layout": "one folder per person"}
-        return open_photos(NAME, list(_in_folders(path)), config, source, _LICENCE, find)
+        roles = {"members", "non-members"} <= {p.name for p in path.iterdir() if p.is_dir()}
+        layout = f"folders {', '.join(ROLES)}" if roles else "one folder per person"
+        source: dict[str, Any] = {"layout": layout}
+        return open_photos(NAME, list(_in_folders(path, roles)), config, source, _LICENCE, find)
     if not path.is_file():
         raise DataError(f"folder: there is no folder or file {path}.")
     readers: Mapping[str, Callable[[Path], tuple[list[str], Columns]]] = {
@@ -59,8 +64,12 @@ def open_folder(config: FolderConfig, find: FindDetector | None = None) -> Photo
 Columns = Mapping[str, Sequence[Any]]
 
 
-def _in_folders(root: Path) -> Iterator[Photo]:
-    """Every file below a folder, by the name of the first folder in its path."""
+def _in_folders(root: Path, roles: bool = False) -> Iterator[Photo]:
+    """Every file below a folder, by the name of the first folder in its path.
+
+    With `roles` that folder is the population, and a photograph is of the person whose folder it is
+    in there, or of one of its own.
+    """
     home = root.resolve()
     for folder, below, files in os.walk(root):  # links to folders are not followed
         linked = [name for name in below if (Path(folder) / name).is_symlink()]
@@ -74,7 +83,11 @@ def _in_folders(root: Path) -> Iterator[Photo]:
                 problem = problem or "lies in no person's folder"
             elif len(parts) > _DEEPEST:
                 problem = problem or "lies deeper than one folder below a person's"
-            yield Photo(_text("/".join(parts)), _text(parts[0]), path.read_bytes, NAME, (), problem)
+            elif roles and parts[0] not in ROLES:
+                problem = problem or f"lies in none of {', '.join(ROLES)}"
+            person, population = ("/".join(parts[:2]), parts[0]) if roles else (parts[0], NAME)
+            key = _text("/".join(parts))
+            yield Photo(key, _text(person), path.read_bytes, _text(population), (), problem)
 
 
 def _in_table(root: Path, columns: Columns, config: FolderConfig, image: str) -> Iterator[Photo]:

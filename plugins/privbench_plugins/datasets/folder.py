@@ -18,7 +18,9 @@ class FolderConfig(PhotosConfig):
     """Where the photographs are and who is on them."""
 
     path: str = Field(
-        "", description="folder with one folder per person, or a .csv or .parquet file"
+        "",
+        description="folder with one folder per person, or with the folders members, non-members "
+        "and auxiliary (an audit), or a .csv or .parquet file",
     )
     subject_column: str = Field("subject", description="column that says who it is (files)")
     image_column: str = Field(
