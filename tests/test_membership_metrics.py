@@ -303,4 +303,6 @@ def test_coverage_at_study_size(people: int, images: int, shift: float) -> None:
         NAMES, truth, np.mean(values, axis=0) - truth, np.mean(held, axis=0), strict=True
     ):
         print("{}: truth {:.4f}, mean error {:+.4f}, coverage {:.3f}".format(*row))
-    assert (np.mean(held, axis=0) > 0.85).all()
+    coverage = np.mean(held, axis=0)
+    assert (np.delete(coverage, 2) > 0.9).all()
+    assert coverage[2] > 0.75  # the second largest of 1,000 scores is no threshold to rely on
