@@ -382,7 +382,7 @@ class _Maker:
                 "plugin": model.plugin.ref() | {"config": settings},
                 "trained": trained,
                 "checkpoint": config.checkpoint() if trained else 0,
-                "what": what,
+                "what": [what, model.role],
                 "size": self._size(),
                 "seed": self.study.seed,
                 "dtype": dtype_of(model.plugin, self.device_type),
