@@ -311,6 +311,12 @@ def make_plan(study: Study, registry: Registry, device_type: str) -> Plan:
         if m.spec.tags.default and not m.unavailable
     )
     metrics = {c.id: resolve(registry, "metric", c) for c in chosen}
+    for name, metric in metrics.items():
+        if metric.registered.spec.tags.evidence == "membership":
+            raise ConfigError(
+                f"The metric {name} measures membership inference; a run of these anonymizers and "
+                "attacks has none."
+            )
     anonymizers = [(resolve(registry, "anonymizer", c), c) for c in study.anonymizers]
     attacks = [resolve(registry, "attack", c) for c in study.attacks]
     for plugin in (*(a for a, _ in anonymizers), *attacks, *metrics.values()):

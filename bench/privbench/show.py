@@ -230,7 +230,9 @@ def memberships(records: Sequence[MembershipRecord]) -> None:
                 " / ".join(f"{n:,}" for n in counts),
                 *(with_interval(record.number(name, trial)) for name in MEMBERSHIP_COLUMNS),
             )
-        rows.add_row("chance", "", "0.500", "0.010", "0.010", "0.010", style="dim")
+        chances = [record.number(name) for name in MEMBERSHIP_COLUMNS]
+        known = ["" if n is None or n.chance is None else f"{n.chance:.3f}" for n in chances]
+        rows.add_row("chance", "", *known, style="dim")
         console().print(rows)
         for sentence in verdict(record):
             console().print(sentence)
