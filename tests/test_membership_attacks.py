@@ -232,6 +232,17 @@ def test_a_score_is_the_image_s_alone(
     assert trained.score(queries.take([])).shape == (0,)
 
 
+def test_bfloat16_does_not_round_scores(a: ImageSet, b: ImageSet, fast: GeneratedConfig) -> None:
+    """Scores that tie would blur low false-positive rates: hardly any do, and each is still the
+    image's alone."""
+    config = fast.model_copy(update={"dtype": "bfloat16", "seeds": 1})
+    trained = generated.build(config).train(view(part(a, 0, 20), part(b, 0, 20)))
+    whole = trained.score(b)
+    assert len(set(whole.tolist())) == len(b)
+    assert (whole.bfloat16().float() != whole).any()
+    assert torch.equal(trained.score(b.take([5, 3])), whole[[5, 3]])
+
+
 @pytest.mark.parametrize("name", ["mia-generated", "mia-random"])
 def test_another_seed_is_another_attack(
     name: str, a: ImageSet, b: ImageSet, fast: GeneratedConfig

@@ -44,10 +44,28 @@ class Pooled(nn.Module):
         return rows.flatten(1)
 
 
-def create(config: GeneratedConfig, seed: int) -> nn.Module:
-    """(N, 3, S, S) uint8 to (N, 2) scores: not of the target, of the target.
+class Classifier(nn.Module):
+    """Features and a head of two classes: not of the target, of the target.
 
-    What is untrained is drawn from `seed`.
+    Attributes:
+        rounded: features are computed in bfloat16; the head is not, as scores would tie.
+    """
+
+    def __init__(self, features: nn.Module, width: int, rounded: bool) -> None:
+        super().__init__()
+        self.features, self.head, self.rounded = features, nn.Linear(width, 2), rounded
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) uint8 to (N, 2) float32."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.rounded):
+            rows = self.features(pixels)
+        scores: Tensor = self.head(rows.float())
+        return scores
+
+
+def create(config: GeneratedConfig, seed: int, rounded: bool) -> Classifier:
+    """An attack model before training; what is untrained is drawn from `seed`.
 
     Raises:
         ModelError: the start cannot be read, or takes no images of `side` pixels.
@@ -55,8 +73,7 @@ def create(config: GeneratedConfig, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         features = _features(config)
-        head = nn.Linear(_width(features, config.side), 2)
-        return nn.Sequential(features, head).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return Classifier(features, _width(features, config.side), rounded)
 
 
 def _features(config: GeneratedConfig) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
+from torch import Tensor
 
 from privbench.membership import MembershipView
 from privbench.progress import Task
@@ -21,7 +21,7 @@ from privbench.types import UNKNOWN, ImageSet
 from privbench_plugins.attacks.alignment import shrink
 from privbench_plugins.attacks.embedding import use_bfloat16
 from privbench_plugins.attacks.membership._blocks import in_blocks
-from privbench_plugins.attacks.membership._classifier import create
+from privbench_plugins.attacks.membership._classifier import Classifier, create
 from privbench_plugins.attacks.membership._negatives import negatives_of
 from privbench_plugins.attacks.membership.generated import GeneratedConfig
 
@@ -47,22 +47,19 @@ class Model:
     """One attack model.
 
     Attributes:
-        network: (N, 3, S, S) uint8 to (N, 2) scores, on `device`.
-        device: of the network.
-        bfloat16: precision of the convolutions.
+        network: on `device`.
+        device: where to compute.
         batch: images scored at once.
     """
 
-    network: nn.Module
+    network: Classifier
     device: torch.device
-    bfloat16: bool
     batch: int
 
     def scores(self, pixels: Tensor) -> Tensor:
-        """(N, 2) float32 of (N, 3, S, S) uint8, on their device."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            rows: Tensor = self.network(pixels.to(self.device))
-        return rows.float()
+        """(N, 2) float32 of (N, 3, S, S) uint8, on `device`."""
+        rows: Tensor = self.network(pixels.to(self.device))
+        return rows
 
     @torch.no_grad()
     def log_odds(self, pixels: Tensor) -> Tensor:
@@ -95,7 +92,7 @@ class GeneratedImages:
             "train": _counts(train),
             "held_out": _counts(held_out),
             "parameters": sum(p.numel() for p in models[0].network.parameters()),
-            "dtype": "bfloat16" if models[0].bfloat16 else "float32",
+            "dtype": "bfloat16" if models[0].network.rounded else "float32",
             "threads": torch.get_num_threads(),
         }
         return TrainedGenerated(report, models, config.side)
@@ -153,9 +150,9 @@ def fit(
 ) -> tuple[Model, dict[str, Any]]:
     """Attack model `number` after its best epoch, and what that was chosen from."""
     seed = (view.seed * 1_000_003 + number) % 2**63
-    network = create(config, seed).to(view.device)
     half = use_bfloat16(config.dtype, view.device)
-    model = Model(network, view.device, half, config.score_batch)
+    network = create(config, seed, half).to(view.device)
+    model = Model(network, view.device, config.score_batch)
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
     best, history = copy.deepcopy(network.state_dict()), []
