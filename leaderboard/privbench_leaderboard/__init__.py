@@ -3,6 +3,8 @@
 from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.figures import plot
 from privbench_leaderboard.markdown import render_markdown, write
+from privbench_leaderboard.membership_page import render_membership, write_membership
+from privbench_leaderboard.membership_study import MembershipStudy, load_membership
 from privbench_leaderboard.records import Entry, load
 from privbench_leaderboard.studies import Study, load_study
 from privbench_leaderboard.study_page import render_study, write_study
@@ -11,15 +13,19 @@ from privbench_leaderboard.tables import Row, SummaryTable, build
 __all__ = [
     "Entry",
     "LeaderboardError",
+    "MembershipStudy",
     "Row",
     "Study",
     "SummaryTable",
     "build",
     "load",
+    "load_membership",
     "load_study",
     "plot",
     "render_markdown",
+    "render_membership",
     "render_study",
     "write",
+    "write_membership",
     "write_study",
 ]

@@ -1,0 +1,233 @@
+"""Tests of whole sets: sentences, and a section of a membership study's page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from privbench_leaderboard.markdown import escape, estimate, number, pipe_table
+from privbench_leaderboard.membership_phrases import (
+    against_chance,
+    first_up,
+    inert,
+    listed,
+    percent,
+)
+from privbench_leaderboard.membership_study import MembershipStudy, Rejections, Row, SetEntry
+
+ENOUGH = 0.8
+"""Power from which a set counts as detected with so many people."""
+
+
+def set_words(study: MembershipStudy) -> Iterator[str]:
+    """Which attacks detect the whole set, with how few people, and what they do with one image."""
+    alpha, lines = study.results.null.alpha, []
+    for row in study.of("peer"):
+        tests = [e for e in study.tests() if e.row == row.id and e.trained and e.p
+                 and not study.control(e.row, e.attack)]  # fmt: skip
+        found = {e.attack: sum(p < alpha for p in e.p) for e in tests}
+        hit = [_detected(row, e, found[e.attack]) for e in tests if found[e.attack]]
+        missed = [f"{escape(e.attack)} ({_spread(e.p)})" for e in tests if not found[e.attack]]
+        said = [f"detected by {'; '.join(hit)}"] if hit else []
+        said += [f"not detected by {listed(missed)}"] if missed else []
+        if said:
+            lines.append(f"- {escape(row.what)}: {'. '.join(map(first_up, said))}.")
+    if lines:
+        yield (
+            f"**Whole sets.** Does a test at {percent(alpha)} say that the target was trained on "
+            "this set? In brackets also what the same attack does with single images.\n\n"
+        ) + "\n".join(lines)
+
+
+def _detected(row: Row, entry: SetEntry, found: int) -> str:
+    """The attack with p, the people that are enough, and its AUC."""
+    facts = [_spread(entry.p)]
+    if found < len(entry.p):
+        facts.append(f"{found} of {len(entry.p)} targets")
+    if (enough := people_enough(entry)) is not None:
+        facts.append(f"{enough:,} people are enough in {percent(ENOUGH)} of draws")
+    if (auc := row.auc(entry.attack)) is not None:
+        facts.append(f"AUC {estimate(auc)}, {against_chance(auc)}")
+    return f"{escape(entry.attack)} ({'; '.join(facts)})"
+
+
+def people_enough(entry: SetEntry) -> int | None:
+    """The fewest people tried whose set is detected in `ENOUGH` of the draws."""
+    curve = entry.curve(0.0)
+    enough = [n for n, share in curve.points.items() if share >= ENOUGH] if curve else []
+    return min(enough, default=None)
+
+
+def false_alarms(study: MembershipStudy) -> Iterator[str]:
+    """How often the set test rejects where nobody is a member."""
+    null = study.results.null
+    said, level = [], percent(null.alpha)
+    if rate := null.suspects_rate:
+        holds = "holds" if rate.nominal_within else "does not hold"
+        said.append(
+            f"Of targets that never saw the suspects {rate.rejected} of {rate.trials} tests "
+            f"reject: {estimate(rate.shown)}, which {holds} {level}."
+        )
+    if null.halves:
+        odd = [f"{escape(attack)} ({estimate(rate.shown)})"
+               for attack, rate in null.halves.items() if not rate.nominal_within]  # fmt: skip
+        rejected = sum(rate.rejected for rate in null.halves.values())
+        trials = sum(rate.trials for rate in null.halves.values())
+        verdict = (
+            f"{level} is not within the interval of {listed(odd)}"
+            if odd
+            else f"{level} is within the interval of every attack"
+        )
+        said.append(
+            "Among people whom nobody was trained on, half against half, "
+            f"{rejected:,} of {trials:,} tests of {len(null.halves)} attacks reject; {verdict}."
+        )
+    if said:
+        yield f"**False alarms of the set test.** {' '.join(said)}"
+
+
+def set_section(study: MembershipStudy, power: str = "") -> Iterator[str]:
+    """Paragraphs in Markdown, escaped; none where no attack scored a set.
+
+    Args:
+        power: file of the power curves beside the page; "" for none.
+    """
+    null = study.results.null
+    if study.tests():
+        yield "## Whole sets"
+        yield (
+            "Are the suspects as a set more like members than unpublished photographs of their "
+            "population? One score per person, Welch's test, one-sided; attacks that learn fit a "
+            "score on one half of the people and test the other."
+        )
+        for trained in (True, False):
+            entries = [e for e in study.tests() if e.trained == trained]
+            if entries:
+                yield _p_table(study, entries, trained)
+        yield _p_legend(study)
+        yield _power_table(study)
+        yield _power_legend(study)
+        if power:
+            yield f"![Power of the set tests over the number of people]({power})"
+            yield "The first share of each cell, by people on each side."
+    if null.halves or null.suspects_rate:
+        yield "### False alarms"
+        yield _null_table(study)
+        yield (
+            f"How often a test at {percent(null.alpha)} rejects where nobody is a member, with an "
+            "exact 95 % interval. Halves: people whom no target was trained on, cut into pairs of "
+            "sets that share nobody; **overlapping** are random pairs, steadier but not "
+            "independent. Tests of several attacks and targets share their people."
+        )
+
+
+def _p_table(study: MembershipStudy, entries: Sequence[SetEntry], trained: bool) -> str:
+    """p of each target; a rejection where nobody is a member is marked."""
+    most = max(len(e.p) for e in entries)
+    title = "Trained on the suspects" if trained else "Never saw the suspects"
+    head = [title, "Attack", "Knows", "People, suspects / others",
+            *("p" if most == 1 else f"p, target {i + 1}" for i in range(most))]  # fmt: skip
+    rows = []
+    for e in entries:
+        control = study.control(e.row, e.attack)
+        cells = [_p_cell(p, study.results.null.alpha, trained and not control) for p in e.p]
+        rows.append([
+            f"{escape(e.what)} (row {escape(e.row)})",
+            escape(e.attack) + (" (control)" if control else "") + (", learns" if e.learns else ""),
+            escape(e.threat_model),
+            f"{e.people:,} / {e.unpublished:,}",
+            *cells,
+            *[""] * (most - len(cells)),
+        ])  # fmt: skip
+    return pipe_table(head, rows)
+
+
+def _p_cell(p: float, alpha: float, member: bool) -> str:
+    if p >= alpha:
+        return p_value(p)
+    return f"**{p_value(p)}**" if member else f"{p_value(p)} (false alarm)"
+
+
+def _p_legend(study: MembershipStudy) -> str:
+    alpha = study.results.null.alpha
+    return (
+        f"Bold: detected, p < {alpha}. False alarm: p < {alpha} where the target never saw the "
+        "suspects, or the attack guesses; of twenty such tests about one is to be expected. "
+        "p-values are not corrected for their number."
+    )
+
+
+def _power_table(study: MembershipStudy) -> str:
+    """Shares of draws detected, by people, and by contamination within a cell."""
+    entries = [e for e in study.tests() if e.trained and e.power]
+    sizes = sorted({n for e in entries for c in e.power for n in (*c.points, *c.left_out)})
+    if not sizes:
+        return ""
+    rows = [
+        [
+            f"{escape(e.what)} (row {escape(e.row)})",
+            escape(e.attack) + (" (control)" if study.control(e.row, e.attack) else ""),
+            *(" / ".join(_power_cell(e, i, n) for i in range(len(e.power))) for n in sizes),
+        ]
+        for e in entries
+    ]
+    return pipe_table(["Power ↓", "Attack", *(f"n = {n:,}" for n in sizes)], rows)
+
+
+def _power_cell(entry: SetEntry, place: int, n: int) -> str:
+    curve = entry.power[place]
+    if n not in curve.points:
+        return "–"
+    return f"{curve.points[n]:.2f}" + ("\\*" if curve.disjoint.get(n) == 1 else "")
+
+
+def _power_legend(study: MembershipStudy) -> str:
+    entries = [e for e in study.tests() if e.trained and e.power]
+    if not entries:
+        return ""
+    shares = " / ".join(percent(c.contamination) for c in entries[0].power)
+    reasons: dict[str, None] = {}
+    for e in entries:
+        for c in e.power:
+            for n, why in c.left_out.items():
+                reasons[f"n = {n:,} at {percent(c.contamination)}: {inert(why)}"] = None
+    out = f" –: left out ({'; '.join(reasons)})." if reasons else ""
+    return (
+        "Share of draws of n people a side in which the set is detected, mean over targets; "
+        f"where {shares} of the suspects are no members. \\*: there is only one pair of sets of "
+        f"that size that share nobody, so the draws are nearly one and the same.{out}"
+    )
+
+
+def _null_table(study: MembershipStudy) -> str:
+    null = study.results.null
+    head = ["Who", "Attack", "Rejected", "Share", f"Holds {percent(null.alpha)}", "Overlapping"]
+    rows = [
+        [
+            f"halves, {rate.size:,} people a side, {rate.targets} targets",
+            escape(attack),
+            *_rate_cells(rate),
+            number(rate.overlapping),
+        ]
+        for attack, rate in sorted(null.halves.items(), key=lambda found: study.place(found[0]))
+    ]
+    if rate := null.suspects_rate:
+        who = "the suspects, targets that never saw them"
+        rows.append([who, "all", *_rate_cells(rate), ""])
+    return pipe_table(head, rows)
+
+
+def _rate_cells(rate: Rejections) -> list[str]:
+    holds = "yes" if rate.nominal_within else "**no**"
+    return [f"{rate.rejected:,} of {rate.trials:,}", estimate(rate.shown), holds]
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or that it is below them."""
+    return "< .001" if p < 0.001 else f"{p:.3f}"
+
+
+def _spread(p: Sequence[float]) -> str:
+    """The p-values, or the range of several."""
+    ends = dict.fromkeys((p_value(min(p)), p_value(max(p))))
+    text = " to ".join(ends)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
