@@ -39,7 +39,7 @@ class GeneratedConfig(Config):
         default=64, ge=32, le=1024, description="pixels per side that the network sees"
     )
     epochs: int = Field(
-        default=6, ge=1, description="of training; held-out images choose among them"
+        default=5, ge=1, description="of training; held-out images choose among them"
     )
     batch: int = Field(default=64, ge=2, description="images per step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
