@@ -18,6 +18,8 @@ COLUMNS = ("Rank", "Ties", "Anonymizer", "Rank-1 ↓", "Worst attack (of)", "Fac
 SAID = ("**The boundary.**", "**Conditions.**", "**Baselines.**", "**canny, conditioning scale.**",
         "**depth, conditioning scale.**", "**Controls and diagnostics.**")  # fmt: skip
 GIVEN = ("**Given back.**", "**How much it takes.**", "**Controls of the inversions.**")
+SEEN = ("**What is membership.**", "**What is only distribution.**", "**Whole sets.**",
+        "**False alarms of the set test.**")  # fmt: skip
 CLIMBED = ("**The strongest attack**", "**What a naive attacker", "**Against canny**")
 
 
@@ -76,6 +78,7 @@ def main() -> None:
     text = between(text, "study", said(page_of("conditioning")))
     text = between(text, "ladder", ladder(page_of("ladder")))
     text = between(text, "inversion", said(page_of("inversion"), GIVEN))
+    text = between(text, "membership", said(page_of("face-mia"), SEEN))
     readme.write_text(between(text, "leaderboard", narrow(board)), encoding="utf-8")
 
 
