@@ -26,7 +26,12 @@ from privbench.record import Part, PluginRef
 from privbench.settest import refusal, rejections
 from privbench.types import Estimate
 from privbench_leaderboard.markdown import escape
-from privbench_leaderboard.membership_figures import plot_epochs, plot_guidance, plot_power
+from privbench_leaderboard.membership_figures import (
+    plot_epochs,
+    plot_guidance,
+    plot_power,
+    plot_rows,
+)
 from privbench_leaderboard.membership_phrases import against_chance, compared
 from privbench_leaderboard.membership_study import MembershipStudy
 from privbench_leaderboard.membership_words import sentences
@@ -131,7 +136,7 @@ def sets(trained: bool, effect: float, learns: bool) -> SetResult:
     suspect = {"p": 0.0002 if trained and effect > 0.03 else 0.4, "n_suspect": 1000.0,
                "n_unpublished": 1500.0, "difference": effect, "low": 0.0, "high": 0.2}  # fmt: skip
     tests = rejections(np.array([0.01] + [0.5] * 29))
-    null = {"size": 25}
+    null: dict[str, Any] = {"size": 25}
     for name in ("disjoint", "overlapping"):
         null[name] = {field: getattr(tests, field) for field in tests.__slots__}
     return SetResult(
@@ -225,7 +230,7 @@ def result(
         for name, _ in wanted:
             if name not in failed:
                 done.setdefault(name, {}).setdefault(attack.id, []).append(found)
-    return {
+    body = {
         "schema_version": 1,
         "task": "membership",
         "name": "face-mia",
@@ -233,6 +238,8 @@ def result(
         "definition": study.model_dump(mode="json"),
         "results": summarise(study, done, failed),
     }
+    written: dict[str, Any] = json.loads(json.dumps(body, sort_keys=True))  # as in the file
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +249,7 @@ def whole() -> dict[str, Any]:
 
 
 def page(body: dict[str, Any]) -> str:
-    """The page of a study.json, whose keys are sorted there; without plots."""
-    body = json.loads(json.dumps(body, sort_keys=True))
+    """The page of a study.json, without plots."""
     return lb.render_membership(MembershipStudy.model_validate(body))
 
 
@@ -298,7 +304,19 @@ def test_every_row_is_printed_with_its_numbers(whole: dict[str, Any]) -> None:
                 assert found[6 + 2 * i] == row["reported"].get(attack, "")
             assert found[3:5] == [str(len(row["targets"])), "2,000"]
     assert "beside rows 8 and 9**" in table
-    assert "seen (no members) / foreign" in table
+    assert cells(table, "**9**")[0][2] == "**seen (no members) / foreign**"
+    assert cells(table, "11b")[0][2] == "seen + watermark-visible / unseen + watermark-visible"
+    assert cells(table, "11c")[0][2] == "seen + watermark-visible / foreign"
+
+
+def test_fewer_attack_models_are_told(whole: dict[str, Any]) -> None:
+    """Where rows differ in seeds of the attack model, the table's legend says so."""
+    body = copy.deepcopy(whole)
+    assert "(seeds)" not in page(body)
+    for row in body["results"]["rows"]:
+        if found := row["results"].get("mia-generated"):
+            found["config"]["seeds"] = 1 if row["id"] == "7" else 3
+    assert "Attack models (seeds) by row: 1 in 7; 3 in 2, 2b, 4a," in page(body)
 
 
 def shown(auc: Mapping[str, float]) -> str:
@@ -502,7 +520,12 @@ def test_plots_show_the_numbers(whole: dict[str, Any], tmp_path: Path) -> None:
         result(lambda row, attack: auc_of(row, attack) + 0.1 * (attack == "mia-cdi"))
     )
     weaker = MembershipStudy.model_validate(changed(row_g8=0.6))
-    for plot, differs in ((plot_guidance, weaker), (plot_epochs, other), (plot_power, other)):
+    for plot, differs in (
+        (plot_rows, MembershipStudy.model_validate(changed(row_8=0.6))),
+        (plot_guidance, weaker),
+        (plot_epochs, other),
+        (plot_power, other),
+    ):
         first, second = tmp_path / "first.png", tmp_path / "second.png"
         assert plot(usual, first)
         assert plot(differs, second)
@@ -519,9 +542,9 @@ def test_a_plot_needs_points(whole: dict[str, Any], tmp_path: Path) -> None:
     assert plot_guidance(study, tmp_path / "a.png")
     assert plot_guidance(study, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    bare = study.results.model_copy(update={"rows": study.results.rows[:4], "sets": ()})
+    bare = study.results.model_copy(update={"rows": (), "sets": ()})
     bare_study = study.model_copy(update={"results": bare})
-    for plot in (plot_guidance, plot_epochs, plot_power):
+    for plot in (plot_rows, plot_guidance, plot_epochs, plot_power):
         assert not plot(bare_study, tmp_path / "c.png")
     assert not (tmp_path / "c.png").exists()
 
@@ -529,7 +552,7 @@ def test_a_plot_needs_points(whole: dict[str, Any], tmp_path: Path) -> None:
 def test_the_page_shows_its_plots(whole: dict[str, Any], tmp_path: Path) -> None:
     """All plots lie beside the page that shows them."""
     text = written(whole, tmp_path)
-    for name in ("guidance.png", "epochs.png", "power.png"):
+    for name in ("rows.png", "guidance.png", "epochs.png", "power.png"):
         assert f"]({name})" in text
         assert (tmp_path / name).is_file()
 

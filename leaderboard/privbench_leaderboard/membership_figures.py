@@ -1,4 +1,4 @@
-"""Plots of a study about membership: AUC over guidance and epochs, power of the set tests."""
+"""Plots of a study about membership: AUC of rows, over guidance and epochs, power of set tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from privbench_leaderboard.canvas import new_figure, save_figure
 from privbench_leaderboard.frontier import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
-from privbench_leaderboard.membership_study import CHANCE, MembershipStudy, SetEntry
+from privbench_leaderboard.membership_study import CHANCE, MembershipStudy, SetEntry, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,8 @@ Style = tuple[str, str, str]
 _CONTROL: Style = (GREY, "x", ":")
 
 
-def plot_guidance(study: MembershipStudy, out: Path) -> bool:
-    """AUC of the first attack over guidance, with the paper's figures beside it.
+def plot_rows(study: MembershipStudy, out: Path) -> bool:
+    """AUC of the first attack on the table's rows, guidance apart, with the paper's figures.
 
     Args:
         out: PNG file.
@@ -37,6 +37,52 @@ def plot_guidance(study: MembershipStudy, out: Path) -> bool:
 
     Raises:
         LeaderboardError: the file cannot be written.
+    """
+    attack = study.attacks[0]
+    rows = [row for row in study.table() if row.group != "guidance" and row.auc(attack)]
+    if not rows:
+        return False
+    drawing = new_figure(5.2, 1.0 + 0.4 * len(rows))
+    axes = drawing.subplots()
+    for control, label in ((False, attack), (True, "control, which the paper lacks")):
+        mine = [(i, auc) for i, row in enumerate(rows)
+                if (row.group == "control") == control and (auc := row.auc(attack))]  # fmt: skip
+        y, values = [i for i, _ in mine], [auc.value or 0.0 for _, auc in mine]
+        axes.hlines(y, [auc.low or 0.0 for _, auc in mine], [auc.high or 1.0 for _, auc in mine],
+                    color=BLUE, linewidth=1.4)  # fmt: skip
+        axes.plot(values, y, "o", color=BLUE, markerfacecolor="white" if control else BLUE,
+                  markersize=5.5, label=label)  # fmt: skip
+    printed = [(value, i) for i, row in enumerate(rows)
+               if (value := figure(row.reported.get(attack, ""))) is not None]  # fmt: skip
+    if printed:
+        axes.plot(*zip(*printed, strict=True), "D", color=ORANGE, markerfacecolor="white",
+                  markersize=5.5, label="reported by the paper", zorder=1)  # fmt: skip
+    for i, row in enumerate(rows):
+        title = axes.annotate(
+            f"{row.id}  {row.what}",
+            (0, i - 0.3),
+            xycoords=("axes fraction", "data"),
+            fontsize=8.3,
+            va="center",
+            parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
+        title.set_in_layout(False)  # a long one must not squeeze the plot
+    axes.axvline(CHANCE, color=GREY, linewidth=0.9, linestyle=":")
+    axes.set_yticks([])
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.set_xlim(min(0.4, *(auc.low or 0.0 for row in rows if (auc := row.auc(attack)))), 1.02)
+    axes.set_xlabel("ROC AUC ← better protected (dotted: chance)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    _legend(axes, 2)
+    save_figure(drawing, out)
+    return True
+
+
+def plot_guidance(study: MembershipStudy, out: Path) -> bool:
+    """AUC of the first attack over guidance, with the paper's figures beside it.
+
+    Arguments, result and error as `plot_rows`.
     """
     attack = study.attacks[0]
     points = study.guidance(attack)
@@ -58,7 +104,7 @@ def plot_guidance(study: MembershipStudy, out: Path) -> bool:
 
 
 def plot_epochs(study: MembershipStudy, out: Path) -> bool:
-    """AUC of membership alone over epochs; arguments, result and error as `plot_guidance`."""
+    """AUC of membership alone over epochs; arguments, result and error as `plot_rows`."""
     lines = study.epochs()
     if not lines:
         return False
@@ -81,7 +127,7 @@ def plot_epochs(study: MembershipStudy, out: Path) -> bool:
 def plot_power(study: MembershipStudy, out: Path) -> bool:
     """Power of the set tests over people, without strangers among them; a panel for each model.
 
-    Arguments, result and error as `plot_guidance`.
+    Arguments, result and error as `plot_rows`.
     """
     names = {row.id: row.what for row in study.of("peer")}
     panels = {name: curves for name in names if len(curves := _curves(study, name)) > 1}

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.markdown import BOUND, escape, estimate, pipe_table
-from privbench_leaderboard.membership_figures import plot_epochs, plot_guidance, plot_power
+from privbench_leaderboard.membership_figures import (
+    plot_epochs,
+    plot_guidance,
+    plot_power,
+    plot_rows,
+)
 from privbench_leaderboard.membership_phrases import inert
 from privbench_leaderboard.membership_sets import set_section
 from privbench_leaderboard.membership_study import (
@@ -15,11 +20,13 @@ from privbench_leaderboard.membership_study import (
     MembershipStudy,
     Result,
     Row,
+    Trial,
     load_membership,
 )
 from privbench_leaderboard.membership_words import sentences
 
-GUIDANCE, EPOCHS, POWER, PICTURE = "guidance.png", "epochs.png", "power.png", "samples.jpg"
+ROWS, GUIDANCE, EPOCHS, POWER = "rows.png", "guidance.png", "epochs.png", "power.png"
+PICTURE = "samples.jpg"
 RATES = (0.01, 0.001)
 PORTRAITS = "build/portraits"
 
@@ -38,11 +45,11 @@ def write_membership(folder: Path | str) -> Path:
     """
     root = Path(folder)
     study = load_membership(root / "study.json")
-    plots = ((GUIDANCE, plot_guidance), (EPOCHS, plot_epochs), (POWER, plot_power))
-    drawn = [name for name, plot in plots if plot(study, root / name)]
-    text = render_membership(
-        study, [*drawn, *(name for name in (PICTURE,) if (root / name).is_file())]
-    )
+    plots = {ROWS: plot_rows, GUIDANCE: plot_guidance, EPOCHS: plot_epochs, POWER: plot_power}
+    images = [name for name, plot in plots.items() if plot(study, root / name)]
+    if (root / PICTURE).is_file():
+        images.append(PICTURE)
+    text = render_membership(study, images)
     path = root / "README.md"
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
@@ -68,15 +75,17 @@ def render_membership(study: MembershipStudy, images: Sequence[str] = ()) -> str
         "## The paper's table",
         _paper_table(study),
         _paper_legend(study),
-        *_image(images, GUIDANCE, "AUC over guidance, ours and the paper's", "Row 6. Bars are 95 % "
-                "intervals; the paper gives none here."),
+        *_image(images, ROWS, "AUC of every row, ours and the paper's", "The table without its "
+                "sweep, under the first attack. Lines are our 95 % intervals."),
+        *_image(images, GUIDANCE, "AUC over guidance, ours and the paper's", "The sweep. Lines "
+                "are our 95 % intervals."),
         "## Membership alone",
         "Members against people of their own population whom nobody was trained on, under every "
         "attack: nothing but membership tells the two sets apart.",
         *_alone(study),
         _alone_legend(study),
         *_image(images, EPOCHS, "AUC of single images over epochs of fine-tuning", "Membership "
-                "alone, single images. Bars are 95 % intervals."),
+                "alone, single images. Lines are 95 % intervals."),
         *set_section(study, POWER if POWER in images else ""),
         *_image(images, PICTURE, "Samples of the targets", "What the targets released, "
                 "after photographs of the members' population.", "## Pictures"),
@@ -119,7 +128,7 @@ def _paper_table(study: MembershipStudy) -> str:
         cells = [
             escape(row.id),
             escape(row.what) + (" (control)" if row.group == "control" else ""),
-            _sides(trial.suspects, trial.others, row) if trial else "",
+            _sides(trial, row) if trial else "",
             str(first.auc.targets) if first and first.auc else "",
             _count(first.n if first else None),
         ]
@@ -129,11 +138,12 @@ def _paper_table(study: MembershipStudy) -> str:
     return pipe_table(head, rows)
 
 
-def _sides(suspects: str, others: str, row: Row) -> str:
-    """The two parts, in the table's words."""
-    if row.results and not row.trained:
-        return f"{escape(suspects)} (no members) / {escape(others)}"
-    return f"{escape(suspects)} / {escape(others)}"
+def _sides(trial: Trial, row: Row) -> str:
+    """The two query sets: parts, and what is put on them."""
+    nobody = " (no members)" if row.results and not row.trained else ""
+    ours = f" + {escape(trial.mark)}" if trial.mark else ""
+    theirs = ours if trial.mark_others else ""
+    return f"{escape(trial.suspects)}{ours}{nobody} / {escape(trial.others)}{theirs}"
 
 
 def _paper_legend(study: MembershipStudy) -> str:
@@ -149,8 +159,20 @@ def _paper_legend(study: MembershipStudy) -> str:
         "members and others together. Intervals are 95 % and cover the choice of people and the "
         "training of the target; with R = 1 they cover people only. The paper's cover seeds of its "
         f"attack model. Chance: {CHANCE}. The direction of scores is fixed beforehand: an AUC "
-        "below chance stays there. The parts are listed under settings."
+        f"below chance stays there. The parts are listed under settings.{_seeds(study)}"
     )
+
+
+def _seeds(study: MembershipStudy) -> str:
+    """Where attack models are fewer than elsewhere, the attack is weaker."""
+    found: dict[str, list[str]] = {}
+    for row in study.table():
+        result = row.results.get(study.attacks[0])
+        seeds = result.config.get("seeds") if result else None
+        if seeds is not None:
+            found.setdefault(escape(str(seeds)), []).append(escape(row.id))
+    told = [f"{seeds} in {', '.join(rows)}" for seeds, rows in sorted(found.items())]
+    return f" Attack models (seeds) by row: {'; '.join(told)}." if len(found) > 1 else ""
 
 
 def _alone(study: MembershipStudy) -> Iterator[str]:

@@ -11,6 +11,7 @@ from privbench_leaderboard.membership_phrases import (
     capital,
     compared,
     first_up,
+    percent,
 )
 from privbench_leaderboard.membership_sets import false_alarms, set_words
 from privbench_leaderboard.membership_study import (
@@ -20,6 +21,9 @@ from privbench_leaderboard.membership_study import (
     figure,
     parent,
 )
+
+RATE = 0.01
+"""FPR of the TPR that is told."""
 
 BLIND, RANDOM = "mia-blind", "mia-random"
 """Controls: an attack that never sees the target, and scores by chance."""
@@ -71,16 +75,18 @@ def _best(study: MembershipStudy) -> Iterator[str]:
     """The strongest attack on single images, of each model that all attacks met."""
     said = []
     for row in study.of("peer"):
-        aucs = [(attack, auc) for attack, result in row.results.items()
+        aucs = [(attack, auc) for attack, result in study.ordered(row)
                 if not result.control and (auc := row.auc(attack))]  # fmt: skip
         if not aucs:
             continue
         attack, best = max(aucs, key=lambda pair: pair[1].value or 0)
         above = sum(against_chance(auc) == "above chance" for _, auc in aucs)
         counted = f" ({above} of {len(aucs)} attacks are above)" if len(aucs) > 1 else ""
+        rate = next((e for e in row.results[attack].exact if e.rate == RATE and e.tpr), None)
+        tpr = f", TPR {estimate(rate.shown)} at FPR {percent(RATE)}" if rate else ""
         said.append(
             f"{escape(row.what)}: {escape(attack)} {estimate(best)}, {against_chance(best)}"
-            f"{counted}"
+            f"{counted}{tpr}"
         )
     if said:
         yield (
@@ -100,8 +106,8 @@ def _controls(study: MembershipStudy) -> Iterator[str]:
             "apart: they differ in nothing that it can see",
         },
         RANDOM: {
-            "above chance": "guesses, and is above chance: something is wrong",
-            "below chance": "guesses, and is below chance: something is wrong",
+            "above chance": "guesses, and is above chance, as one guess in forty may be",
+            "below chance": "guesses, and is below chance, as one guess in forty may be",
             "not told from chance": "guesses, as it should",
         },
     }
