@@ -417,7 +417,10 @@ def test_watermarks_and_negatives_are_told_as_they_are() -> None:
 def test_epochs_and_other_releases_are_told_as_they_are() -> None:
     """More epochs give more away only if the intervals say so."""
     usual = paragraph(changed(), "Do fewer epochs")
-    assert "mia-loss 0.512 [0.492, 0.532] after 10 and 0.596 [0.576, 0.616] after 80, more" in usual
+    assert (
+        "mia-loss 0.512 [0.492, 0.532] (p = 0.400) after 10, 0.596 [0.576, 0.616] (p < .001) "
+        "after 80, which is more" in usual
+    )
     flat = result(lambda row, attack: 0.5)
     assert "no difference shown" in paragraph(flat, "Do fewer epochs")
     assert "Lower: question 13 0.750 [0.730, 0.770] (row 13)" in paragraph(

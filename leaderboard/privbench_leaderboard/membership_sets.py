@@ -26,7 +26,7 @@ def set_words(study: MembershipStudy) -> Iterator[str]:
                  and not study.control(e.row, e.attack)]  # fmt: skip
         found = {e.attack: sum(p < alpha for p in e.p) for e in tests}
         hit = [_detected(row, e, found[e.attack]) for e in tests if found[e.attack]]
-        missed = [f"{escape(e.attack)} ({_spread(e.p)})" for e in tests if not found[e.attack]]
+        missed = [f"{escape(e.attack)} ({p_values(e.p)})" for e in tests if not found[e.attack]]
         said = [f"detected by {'; '.join(hit)}"] if hit else []
         said += [f"not detected by {listed(missed)}"] if missed else []
         if said:
@@ -40,7 +40,7 @@ def set_words(study: MembershipStudy) -> Iterator[str]:
 
 def _detected(row: Row, entry: SetEntry, found: int) -> str:
     """The attack with p, the people that are enough, and its AUC."""
-    facts = [_spread(entry.p)]
+    facts = [p_values(entry.p)]
     if found < len(entry.p):
         facts.append(f"{found} of {len(entry.p)} targets")
     if (enough := people_enough(entry)) is not None:
@@ -116,7 +116,8 @@ def set_section(study: MembershipStudy, power: str = "") -> Iterator[str]:
             f"How often a test at {percent(null.alpha)} rejects where nobody is a member, with an "
             "exact 95 % interval. Halves: people whom no target was trained on, cut into pairs of "
             "sets that share nobody; **overlapping** are random pairs, steadier but not "
-            "independent. Tests of several attacks and targets share their people."
+            "independent. The last row's tests share people and targets, so that its interval is "
+            "right only as far as they are independent all the same."
         )
 
 
@@ -226,7 +227,7 @@ def p_value(p: float) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}"
 
 
-def _spread(p: Sequence[float]) -> str:
+def p_values(p: Sequence[float]) -> str:
     """The p-values, or the range of several."""
     ends = dict.fromkeys((p_value(min(p)), p_value(max(p))))
     text = " to ".join(ends)

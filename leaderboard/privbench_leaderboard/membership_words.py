@@ -13,7 +13,7 @@ from privbench_leaderboard.membership_phrases import (
     first_up,
     percent,
 )
-from privbench_leaderboard.membership_sets import false_alarms, set_words
+from privbench_leaderboard.membership_sets import false_alarms, p_values, set_words
 from privbench_leaderboard.membership_study import (
     Auc,
     MembershipStudy,
@@ -184,20 +184,26 @@ def _epochs(study: MembershipStudy) -> Iterator[str]:
     """Fewest against most epochs, on single images and on the set."""
     said = []
     for attack, points in study.epochs().items():
-        first, last = points[0], points[-1]
-        verdict = {"higher": "more", "lower": "less"}.get(
-            compared(last[1], first[1]), "no difference shown"
+        (few, first), (many, last) = points[0], points[-1]
+        verdict = {"higher": "which is more", "lower": "which is less"}.get(
+            compared(last, first), "no difference shown"
         )
-        said.append(f"{escape(attack)} {_after(*first)} and {_after(*last)}, {verdict}")
+        said.append(
+            f"{escape(attack)} {estimate(first)}{_set_of(study, few, attack)} after {few:g}, "
+            f"{estimate(last)}{_set_of(study, many, attack)} after {many:g}, {verdict}"
+        )
     if said:
         yield (
-            "**Do fewer epochs protect?** AUC of membership alone, fewest against most: "
-            f"{'; '.join(said)}."
+            "**Do fewer epochs protect?** AUC of membership alone, and in brackets p of the whole "
+            f"set, by epochs: {'; '.join(said)}."
         )
 
 
-def _after(epochs: float, auc: Auc) -> str:
-    return f"{estimate(auc)} after {epochs:g}"
+def _set_of(study: MembershipStudy, epochs: float, attack: str) -> str:
+    """p of the set under the model of so many epochs, in brackets."""
+    rows = [row.id for row in study.of("epochs", "peer") if row.x == epochs]
+    tests = [e for e in study.tests() if e.row in rows and e.attack == attack and e.p]
+    return f" ({p_values(tests[0].p)})" if tests else ""
 
 
 def _guidance(study: MembershipStudy) -> Iterator[str]:
