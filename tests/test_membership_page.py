@@ -458,7 +458,8 @@ def test_sets_are_told_with_their_p_and_power(whole: dict[str, Any]) -> None:
             points = [curve["points"] for curve in entry["power"]]
             assert powers[0][2] == " / ".join(f"{p['10']:.2f}" for p in points)
             assert powers[0][6] == f"{points[0]['1000']:.2f}\\* / – / –"
-    assert "n = 1,000 at 25 %: needs 1,000 unpublished; there are 500" in text
+    reason = "needs 1,000 unpublished; there are 500"
+    assert f"(–): n = 1,000 at 25 %: {reason}; n = 1,000 at 50 %: {reason}." in text
 
 
 def test_false_alarms_are_marked(whole: dict[str, Any]) -> None:
@@ -575,6 +576,8 @@ def test_settings_can_be_repeated(whole: dict[str, Any]) -> None:
     for expected in ("41.7 images/s on some processor", "`privbench study face-mia`", "Seed 0",
                      "portraits --out build/portraits`", "(../../membership.md)"):  # fmt: skip
         assert expected in text
+    parts = [found[0] for found in cells(text) if found[0] in PROTOCOL.people]
+    assert parts == list(PROTOCOL.people)
 
 
 def test_hostile_names_are_inert(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def plot_rows(study: MembershipStudy, out: Path) -> bool:
     for control, label in ((False, attack), (True, "control, which the paper lacks")):
         mine = [(i, auc) for i, row in enumerate(rows)
                 if (row.group == "control") == control and (auc := row.auc(attack))]  # fmt: skip
+        if not mine:
+            continue
         y, values = [i for i, _ in mine], [auc.value or 0.0 for _, auc in mine]
         axes.hlines(y, [auc.low or 0.0 for _, auc in mine], [auc.high or 1.0 for _, auc in mine],
                     color=BLUE, linewidth=1.4)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from privbench_leaderboard.membership_sets import set_section
 from privbench_leaderboard.membership_study import (
     CHANCE,
     MembershipStudy,
+    Part,
     Result,
     Row,
     Trial,
@@ -87,8 +89,9 @@ def render_membership(study: MembershipStudy, images: Sequence[str] = ()) -> str
         *_image(images, EPOCHS, "AUC of single images over epochs of fine-tuning", "Membership "
                 "alone, single images. Lines are 95 % intervals."),
         *set_section(study, POWER if POWER in images else ""),
-        *_image(images, PICTURE, "Samples of the targets", "What the targets released, "
-                "after photographs of the members' population.", "## Pictures"),
+        *_image(images, PICTURE, "Samples of the targets", "What the targets released; "
+                "above it photographs of the members' population, where they may be shown.",
+                "## Pictures"),
         "## Settings and cost",
         *_settings(study),
     ]  # fmt: skip
@@ -234,7 +237,7 @@ def _settings(study: MembershipStudy) -> Iterator[str]:
     yield pipe_table(
         ["Part", "People", "Images", "Who"],
         [[escape(name), f"{part.identities:,}", f"{part.images:,}", _PARTS.get(name, "")]
-         for name, part in found.parts.items()],
+         for name, part in sorted(found.parts.items(), key=_place)],
     )  # fmt: skip
     names = [(who, name) for who, name in (("targets'", protocol.target),
              ("attacker's", protocol.auxiliary), ("wild", protocol.wild)) if name]  # fmt: skip
@@ -248,7 +251,7 @@ def _settings(study: MembershipStudy) -> Iterator[str]:
         rates = [f"{escape(d.stage)} {d.images_per_second:.3g} images/s on {escape(d.device)}"
                  for d in found.devices]  # fmt: skip
         yield f"Measured: {'; '.join(rates)}."
-    name = escape(study.name)
+    name = study.name if re.fullmatch(r"[\w-]+", study.name, re.ASCII) else "FILE"
     yield (
         f"Run it again with `privbench study {name}`, or a short form with `privbench study {name} "
         "--quick`."
@@ -274,6 +277,12 @@ _PARTS = {
     "foreign": "unseen people of the attacker's population",
     "wild": "a third population",
 }
+
+
+def _place(part: tuple[str, Part]) -> int:
+    """Parts in the order of `_PARTS`."""
+    names = list(_PARTS)
+    return names.index(part[0]) if part[0] in names else len(names)
 
 
 def _pairs(settings: dict[str, object]) -> str:

@@ -160,7 +160,7 @@ def _p_legend(study: MembershipStudy) -> str:
 def _power_table(study: MembershipStudy) -> str:
     """Shares of draws detected, by people, and by contamination within a cell."""
     entries = [e for e in study.tests() if e.trained and e.power]
-    sizes = sorted({n for e in entries for c in e.power for n in (*c.points, *c.left_out)})
+    sizes = sorted({n for e in entries for c in e.power for n in c.points})
     if not sizes:
         return ""
     rows = [
@@ -182,18 +182,15 @@ def _power_cell(entry: SetEntry, place: int, n: int) -> str:
 
 
 def _power_legend(study: MembershipStudy) -> str:
-    entries = [e for e in study.tests() if e.trained and e.power]
-    if not entries:
+    curves = [c for e in study.tests() if e.trained for c in e.power]
+    if not curves:
         return ""
-    shares = " / ".join(percent(c.contamination) for c in entries[0].power)
-    reasons: dict[str, None] = {}
-    for e in entries:
-        for c in e.power:
-            for n, why in c.left_out.items():
-                reasons[f"n = {n:,} at {percent(c.contamination)}: {inert(why)}"] = None
-    out = f" –: left out ({'; '.join(reasons)})." if reasons else ""
+    shares = " / ".join(percent(share) for share in dict.fromkeys(c.contamination for c in curves))
+    left_out = {(c.contamination, n, why) for c in curves for n, why in c.left_out.items()}
+    reasons = [f"n = {n:,} at {percent(c)}: {inert(why)}" for c, n, why in sorted(left_out)]
+    out = f" Left out (–): {'; '.join(reasons)}." if reasons else ""
     return (
-        "Share of draws of n people a side in which the set is detected, mean over targets; "
+        "Power: share of draws of n people a side in which the set is detected, mean over targets; "
         f"where {shares} of the suspects are no members. \\*: there is only one pair of sets of "
         f"that size that share nobody, so the draws are nearly one and the same.{out}"
     )
