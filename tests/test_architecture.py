@@ -19,7 +19,7 @@ ORDER = (
     "populations", "evidence", "store", "timing", "stats", "settest", "large", "paired", "ranking", "record",
     "ladder", "timing_record", "plan", "session", "release", "oracle", "comparison", "training",
     "inversion", "scoring", "results", "measure", "execute", "pictures", "report", "api",
-    "audit_plan", "target", "infer", "audit_record", "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study",
+    "audit_plan", "target", "infer", "audit_numbers", "audit_record", "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study",
     "studyfile", "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {

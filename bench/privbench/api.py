@@ -14,6 +14,7 @@ from privbench.plan import (
     MOST_DRAWS,
     Choice,
     Plan,
+    Planned,
     Status,
     Study,
     make_plan,
@@ -194,7 +195,7 @@ def explain(study: Study, *, store: str = STORE) -> list[Status]:
     return status(plan_study(study), Store(store))
 
 
-def discard_damaged(plan: Plan, store: Store) -> list[str]:
+def discard_damaged(plan: Planned, store: Store) -> list[str]:
     """Drop artefacts of this plan whose marker or parts are damaged; returns their labels."""
     dropped = []
     for step in plan.steps():

@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from privbench.api import STORE
+from privbench.api import STORE, discard_damaged
 from privbench.audit_plan import (
     AuditCell,
     AuditPlan,
@@ -21,7 +19,7 @@ from privbench.audit_record import MembershipRecord, make_record, scores_bytes
 from privbench.errors import ConfigError, PrivbenchError, RecordError, StoreError
 from privbench.execute import Failure
 from privbench.infer import infer
-from privbench.plan import Choice, Study, resolve
+from privbench.plan import Choice, Status, Study, resolve, status
 from privbench.progress import Reporter, Silent
 from privbench.record import write_record
 from privbench.registry import Registry, load_registry
@@ -77,6 +75,7 @@ def run_audit(
     *,
     store: str = STORE,
     records: str | None = None,
+    repair: bool = False,
     reporter: Reporter | None = None,
     registry: Registry | None = None,
 ) -> tuple[list[MembershipRecord], list[Failure]]:
@@ -85,6 +84,7 @@ def run_audit(
     Args:
         store: directory or fsspec URL of the artefacts.
         records: directory for the records and their scores; None writes none.
+        repair: check every stored part this study uses, and recompute what is damaged.
 
     Returns:
         The records in the study's order, and the cells that failed.
@@ -95,29 +95,35 @@ def run_audit(
     device = pick_device(study.device)
     plan = make_audit(study, registry or load_registry(), device.type)
     opened = Store(store)
-    return run_cells(plan, opened, device, reporter or Silent(), plan.cells, records)
+    if repair:
+        discard_damaged(plan, opened)
+    session = AuditSession(plan, opened, device, reporter or Silent())
+    return run_cells(session, plan.cells, records)
+
+
+def explain_audit(study: MembershipStudy, *, store: str = STORE) -> list[Status]:
+    """Which steps are in the store, and why the others are not.
+
+    Samples of the attacker's own models are made only for attacks that ask for them.
+    """
+    plan = make_audit(study, load_registry(), pick_device(study.device).type)
+    return status(plan, Store(store))
 
 
 def run_cells(
-    plan: AuditPlan,
-    store: Store,
-    device: torch.device,
-    reporter: Reporter,
-    cells: Sequence[AuditCell],
-    records: str | None = None,
+    session: AuditSession, cells: Sequence[AuditCell], records: str | None = None
 ) -> tuple[list[MembershipRecord], list[Failure]]:
     """Run what is missing of some cells. One cell's failure does not stop the others.
 
     Raises:
         StoreError: the store itself fails: no cell could go on.
     """
-    session = AuditSession(plan, store, device, reporter)
     done: list[MembershipRecord] = []
     failures: list[Failure] = []
     for cell in cells:
         try:
             record = run_cell(session, cell)
-            done.append(_export(plan, store, cell, record, records))
+            done.append(_export(session.plan, session.store, cell, record, records))
         except StoreError:
             raise
         except PrivbenchError as error:

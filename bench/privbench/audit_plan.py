@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privbench.data import AUTO, Dataset, part_digest
-from privbench.errors import ConfigError
+from privbench.errors import ConfigError, did_you_mean
 from privbench.keys import code_digest, key
 from privbench.plan import (
     Choice,
@@ -22,8 +22,10 @@ from privbench.plan import (
     resolve,
 )
 from privbench.populations import (
+    ATTACKERS,
     AUXILIARY,
     FOREIGN,
+    QUERIES,
     SEEN,
     UNSEEN,
     WILD,
@@ -252,6 +254,7 @@ def make_audit(study: MembershipStudy, registry: Registry, device_type: str) -> 
     """
     data_plugin = resolve(registry, "dataset", study.dataset)
     metrics = {c.id: resolve(registry, "metric", c) for c in study.metrics}
+    _check_parts(study)
     for name, metric in metrics.items():
         if metric.registered.spec.tags.evidence != MEMBERSHIP:
             raise ConfigError(f"The metric {name} does not measure membership inference.")
@@ -275,6 +278,21 @@ def make_audit(study: MembershipStudy, registry: Registry, device_type: str) -> 
         for cell in maker.row(target, plugin, fold, own)
     )
     return AuditPlan(study, preset, data, data_plugin, metrics, cells)
+
+
+def _check_parts(study: MembershipStudy) -> None:
+    """Refuse parts that no protocol has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    parts = (*QUERIES, *ATTACKERS)
+    named: list[tuple[str, tuple[str, ...]]] = []
+    named += [(p, parts) for t in study.targets for p in t.trained_on]
+    named += [(p, (*parts, *SAMPLES)) for t in study.trials for p in (t.suspects, t.others)]
+    for part, known in named:
+        if part not in known:
+            raise ConfigError(f"There is no part {part!r}. {did_you_mean(part, known)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -321,7 +339,9 @@ class _Maker:
     @staticmethod
     def _fits(trial: Trial, plugin: Resolved) -> bool:
         """Fresh samples need a model."""
-        return trial.suspects not in SAMPLES or not getattr(plugin.config, "release", "")
+        config = plugin.config
+        existing = isinstance(config, GeneratorConfig) and config.existing == "release"
+        return trial.suspects not in SAMPLES or not existing
 
     def _models(
         self, target: Target, plugin: Resolved, digests: Mapping[str, str], fold: int
@@ -354,16 +374,19 @@ class _Maker:
         recipe = config.recipe()
         if not recipe:
             return Model(role, own, config, trained_on, mark, None)
+        if lacking := [part for part in trained_on if part not in digests]:
+            raise ConfigError(f"Protocol {self.preset.name} has no part {', '.join(lacking)}.")
         on = " and ".join(trained_on)
         inputs = {
             "plugin": _training(own, recipe),
+            # GPUs train in bfloat16: one training is not the other
+            **({"device": self.device_type} if self.device_type != "cpu" else {}),
             "data": [digests[part] for part in trained_on],
             "mark": self.marks[mark].ref() if mark else "",
             "seed": [self.study.seed, fold if role == "target" else 0],
         }
-        if lacking := [part for part in trained_on if part not in digests]:
-            raise ConfigError(f"Protocol {self.preset.name} has no part {', '.join(lacking)}.")
-        label = f"{own.id}: fine-tuning on {marked(on, mark)}, fold {fold}"
+        which = f", fold {fold}" if role == "target" else ""
+        label = f"{own.id}: fine-tuning on {marked(on, mark)}{which}"
         step = _step("finetune", own.id, label, inputs)
         return Model(role, own, config, trained_on, mark, step)
 
@@ -383,15 +406,11 @@ class _Maker:
                 "trained": trained,
                 "checkpoint": config.checkpoint() if trained else 0,
                 "what": [what, model.role],
-                "size": self._size(),
+                "photographs": self.data.digest,  # samples are made in their size
                 "seed": self.study.seed,
                 "dtype": dtype_of(model.plugin, self.device_type),
             },
         )
-
-    def _size(self) -> str:
-        """Samples are compared with the photographs, so they have their size."""
-        return self.data.digest
 
     def _cell(
         self,
@@ -429,7 +448,7 @@ class _Maker:
                 "infer": infer.key,
                 "trials": [t.model_dump() for t in trials],
                 "metrics": {name: m.ref() for name, m in self.metrics.items()},
-                "statistics": code_digest("privbench.settest"),
+                "statistics": code_digest("privbench.audit_numbers"),
                 "resamples": self.preset.resamples,
                 "target": target.model_dump(mode="json"),
                 "samples": {name: step.key for name, step in samples.items()},

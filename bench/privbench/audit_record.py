@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.numpy import save as save_safetensors
 
-from privbench import settest
+from privbench.audit_numbers import RATES, AtRate, SetResult, at_rate, set_result
 from privbench.audit_plan import PRIMARY, AuditCell, AuditPlan, Trial
 from privbench.data import facts_of
 from privbench.errors import StoreError
@@ -26,61 +26,11 @@ from privbench.spec import Knowledge
 from privbench.stats import bootstrap
 from privbench.store import Artefact, Store
 from privbench.target import AuditSession
-from privbench.types import Estimate, Floats, Membership, Metric
+from privbench.types import Estimate, Membership, Metric
 
-RATES: Final = (0.01, 0.001)
-"""False positive rates at which the record has exact intervals."""
-
-SIZES: Final = (10, 50, 100, 500, 1000)
-"""People on each side of a set test."""
-
-DRAWS: Final = 400
-LEARNING_DRAWS: Final = 40
-"""Draws of a set test that learns from features, which is slower."""
-
-CONTAMINATIONS: Final = (0.0, 0.25, 0.5)
-NULL_SIZE: Final = 25
-"""People on each side where the false positive rate is measured."""
-
-
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AtRate(_Plain):
-    """TPR at the largest threshold-based FPR that is at most `rate`, with an exact interval.
-
-    Attributes:
-        rate: the FPR allowed.
-        fpr: the FPR attained on the trial's non-members.
-        tpr: share of members above the threshold; None where refused.
-        low: Clopper-Pearson, for people (Korn and Graubard 1998).
-        high: likewise.
-        refused: why there is no number.
-    """
-
-    rate: float
-    fpr: float | None = None
-    tpr: float | None = None
-    low: float | None = None
-    high: float | None = None
-    refused: str = ""
-
-
-class SetResult(_Plain):
-    """A whole set under test; see `privbench.settest`.
-
-    Attributes:
-        learns: the test learns from features of half of the people.
-        suspect: the set that the target was trained on (or, for a control, would have been).
-        null: false positives among people whom nobody was trained on.
-        power: by contamination: points by number of people.
-    """
-
-    learns: bool
-    suspect: dict[str, float]
-    null: dict[str, Any]
-    power: list[dict[str, Any]]
+Seen = Literal["trained", "claimed", "never"]
+"""Whether the target has seen the suspects: it was trained on them here; its owner says so (an
+audit of what exists already); or it was not."""
 
 
 class MembershipRecord(Result):
@@ -88,6 +38,7 @@ class MembershipRecord(Result):
 
     Attributes:
         fold: which draw of people the target was trained on.
+        seen: whether the target has seen the suspects; if never, the record is a control.
         target: parts it was trained on, mark, and the report of its training.
         answers: images that the attacker had the target make.
         predictions: of noise that it asked for.
@@ -113,6 +64,7 @@ class MembershipRecord(Result):
     fold: int
     seed: int
     dtype: str
+    seen: Seen
     target: dict[str, Any]
     parts: dict[str, Part]
     pairs: dict[str, tuple[str, str]]
@@ -131,11 +83,6 @@ class MembershipRecord(Result):
         """File name stem: readable, and distinct for distinct results."""
         ids = (self.anonymizer.id, self.attack.id, self.protocol["name"])
         return "--".join(i.replace("/", "__") for i in ids) + f"--{self.keys['record'][:8]}"
-
-    @property
-    def trained(self) -> bool:
-        """Whether the target has seen the suspects: if not, the record is a control."""
-        return SEEN in self.target["trained_on"] and bool(self.target["epochs"])
 
     def number(self, name: str, trial: str = PRIMARY) -> Estimate | None:
         """One number of a trial; None where the record has none."""
@@ -196,6 +143,7 @@ def make_record(session: AuditSession, cell: AuditCell, inferred: Artefact) -> M
         fold=cell.fold,
         seed=plan.study.seed,
         dtype=dtype_of(cell.anonymizer, session.device.type),
+        seen=seen_by(cell),
         target={
             "trained_on": list(cell.target.trained_on),
             "mark": cell.target.mark,
@@ -240,63 +188,25 @@ def _estimates(session: AuditSession, name: str, evidence: Membership) -> list[E
         )
 
 
-def at_rate(evidence: Membership, rate: float) -> AtRate:
-    """TPR at FPR <= `rate`, with an exact interval; refused where non-members are too few.
-
-    The threshold is a non-member's score, and only what lies above it is called a member: tied
-    scores are never credited.
-    """
-    others = evidence.scores[~evidence.member]
-    if reason := settest.refusal(rate, len(others)):
-        return AtRate(rate=rate, refused=reason)
-    allowed = int(np.floor(rate * len(others) + 1e-9))
-    threshold = np.sort(others)[::-1][allowed]
-    hits = evidence.scores[evidence.member] > threshold
-    low, high = settest.korn_graubard(hits, evidence.subject[evidence.member])
-    fpr = float((others > threshold).mean())
-    return AtRate(rate=rate, fpr=fpr, tpr=float(hits.mean()), low=low, high=high)
-
-
 def sets_of(plan: AuditPlan, cell: AuditCell, arrays: Mapping[str, np.ndarray]) -> SetResult | None:
-    """Tests of whole sets; None where trials are scored one by one, and for too few people."""
-    if SEEN not in arrays:
+    """Tests of whole sets; None where trials are scored one by one, for marked images, which no set
+    without the mark stands beside, and for too few people."""
+    if SEEN not in arrays or cell.target.mark:
         return None
-    seed = stage_seed(plan.study.seed, "sets", str(cell.fold))
-    people = {
-        part: settest.by_person(arrays[part], plan.data.subject[cell.parts[part]])
-        for part in (SEEN, UNSEEN, UNPUBLISHED)
-    }
-    learns = people[SEEN].shape[1] > 1
-    least = 8 if learns else 4
-    if min(len(people[SEEN]), len(people[UNSEEN]) + len(people[UNPUBLISHED])) < least:
-        return None
-    if not learns:
-        people = {part: scores[:, 0] for part, scores in people.items()}
-    outside = np.concatenate([people[UNSEEN], people[UNPUBLISHED]])
-    test = settest.cdi_test(people[SEEN], outside, seed) if learns else settest.welch(
-        people[SEEN], outside
-    )  # fmt: skip
-    draws = LEARNING_DRAWS if learns else DRAWS
-    size = min(NULL_SIZE, len(outside) // 2)
-    null = settest.false_positive_rate([outside], size, draws, seed)
-    curves = [
-        settest.power(people[SEEN], people[UNSEEN], SIZES, draws, seed, share, people[UNPUBLISHED])
-        for share in CONTAMINATIONS
-    ]
-    return SetResult(
-        learns=learns,
-        suspect=asdict(test),
-        null={"size": size} | asdict(null),
-        power=[_plain(curve) for curve in curves],
+    subject = plan.data.subject
+    suspects, unseen, unpublished = (
+        (arrays[part], subject[cell.parts[part]]) for part in (SEEN, UNSEEN, UNPUBLISHED)
     )
+    seed = stage_seed(plan.study.seed, "sets", str(cell.fold))
+    return set_result(suspects, unseen, unpublished, seed)
 
 
-def _plain(curve: settest.Power) -> dict[str, Any]:
-    """A power curve with text for keys, as JSON has them."""
-    body = asdict(curve)
-    for name in ("points", "disjoint", "left_out"):
-        body[name] = {str(n): value for n, value in body[name].items()}
-    return body
+def seen_by(cell: AuditCell) -> Seen:
+    """Whether the cell's target has seen the suspects."""
+    model = cell.models["target"]
+    if model.finetune:
+        return "trained" if SEEN in cell.target.trained_on else "never"
+    return "claimed" if model.config.existing else "never"
 
 
 def scores_bytes(plan: AuditPlan, store: Store, cell: AuditCell) -> bytes:
@@ -307,8 +217,3 @@ def scores_bytes(plan: AuditPlan, store: Store, cell: AuditCell) -> bytes:
     arrays = next(iter(store.read(done)))
     arrays |= {f"{part}_subject": plan.data.subject[rows] for part, rows in cell.parts.items()}
     return save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-
-
-def nobody_trained(records: Sequence[MembershipRecord]) -> Floats:
-    """(T,) p-values of the suspect set under targets that never saw it."""
-    return np.array([r.sets.suspect["p"] for r in records if r.sets and not r.trained])

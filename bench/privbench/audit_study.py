@@ -15,7 +15,7 @@ from privbench.audit_plan import AuditCell, AuditPlan, MembershipStudy, Target, 
 from privbench.audit_record import MembershipRecord
 from privbench.audit_studyfile import TASK, AuditStudyFile, Row, parse_audit_study
 from privbench.audit_summary import summarise
-from privbench.errors import ConfigError, RecordError
+from privbench.errors import ConfigError, RecordError, did_you_mean
 from privbench.keys import canonical_json
 from privbench.pictures import strips_jpeg, write_bytes
 from privbench.plan import Choice
@@ -163,18 +163,21 @@ def run_audit_study(
         PrivbenchError: nothing could be planned or finished, or the store or `out` fails.
     """
     chosen = selected(study, quick)
-    if only:
-        rows = tuple(r for r in chosen.rows if r.id in only)
-        chosen = chosen.model_copy(update={"rows": rows, "pictures": ()})
+    for row in only:
+        if row not in (known := [r.id for r in chosen.rows]):
+            raise ConfigError(f"The study has no row {row!r}. {did_you_mean(row, known)}")
     made, places = asked(chosen, device)
     where, progress = pick_device(device), reporter or Silent()
     plan = make_audit(made, registry or load_registry(), where.type)
     opened = Store(store)
+    session = AuditSession(plan, opened, where, progress)
     done, failures = {}, {}
     for number, (cell, wanted) in enumerate(zip(plan.cells, places, strict=True)):
+        if only and not {row for row, _ in wanted} & set(only):
+            continue
         ids = ", ".join(dict.fromkeys(row for row, _ in wanted))
         progress.note(f"[{number + 1}/{len(plan.cells)}] row {ids}: {cell.label}")
-        records, failed = run_cells(plan, opened, where, progress, [cell])
+        records, failed = run_cells(session, [cell])
         for place in wanted:
             name_of = (*place, cell.attack.id)
             if records:
@@ -186,12 +189,11 @@ def run_audit_study(
         reason = next(iter(failures.values()), "")
         raise ConfigError(f"No row of the study was finished. {reason}")
     if only:
-        return outcomes
-    _clear(out)
+        return [o for o in outcomes if o.row.id in only]
+    before = _listed(out)
     for record in done.values():
         write_record(record, out / RECORDS, packed=True)
     if chosen.pictures:
-        session = AuditSession(plan, opened, where, progress)
         write_bytes(out / PICTURE, _pictures(session, chosen, plan, places))
     body = {
         "schema_version": 1,
@@ -212,6 +214,8 @@ def run_audit_study(
         ],
     }
     _write_result(body, outcomes, out)
+    for old in before - {f"{record.name}{PACKED}" for record in done.values()}:
+        (out / RECORDS / old).unlink(missing_ok=True)
     return outcomes
 
 
@@ -301,12 +305,11 @@ def _write_result(body: dict[str, Any], outcomes: Sequence[RowOutcome], out: Pat
     write_bytes(out / RESULT, (text + "\n").encode())
 
 
-def _clear(out: Path) -> None:
-    """Remove the records that an earlier result of this folder lists, and nothing else."""
+def _listed(out: Path) -> set[str]:
+    """Names of the records that an earlier result of this folder lists."""
     try:
         body = json.loads((out / RESULT).read_text(encoding="utf-8"))
-        names = [n for row in body["rows"] for found in row["records"].values() for n in found]
+        found = [n for row in body["rows"] for names in row["records"].values() for n in names]
+        return {Path(name).name for name in found}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
-    for name in names:
-        (out / RECORDS / Path(name).name).unlink(missing_ok=True)
+        return set()

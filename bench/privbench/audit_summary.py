@@ -8,9 +8,11 @@ from typing import Any, Final
 import numpy as np
 
 from privbench import settest
+from privbench.audit_numbers import AtRate
 from privbench.audit_plan import PRIMARY
-from privbench.audit_record import AtRate, MembershipRecord, nobody_trained
+from privbench.audit_record import MembershipRecord
 from privbench.audit_studyfile import AuditStudyFile, Row
+from privbench.errors import RecordError
 from privbench.record import PACKED
 from privbench.stats import exact_binomial
 from privbench.types import Estimate
@@ -31,6 +33,9 @@ def summarise(study: AuditStudyFile, done: Done, errors: Mapping[str, str]) -> d
 
     Returns:
         JSON-able: `protocol`, `rows` (each with `results` by attack), `sets`, `null`.
+
+    Raises:
+        RecordError: there is no record.
     """
     every = list(
         {
@@ -40,6 +45,8 @@ def summarise(study: AuditStudyFile, done: Done, errors: Mapping[str, str]) -> d
             for record in records
         }.values()
     )
+    if not every:
+        raise RecordError("The study has no record: nothing of it was finished.")
     first = every[0]
     rows = [row_summary(row, done.get(row.id, {}), errors.get(row.id, "")) for row in study.rows
             if row.id in done or errors.get(row.id)]  # fmt: skip
@@ -55,7 +62,8 @@ def summarise(study: AuditStudyFile, done: Done, errors: Mapping[str, str]) -> d
             for entry in set_summaries(row, done.get(row.id, {}))
             if row.trial == PRIMARY
         ],
-        "null": null_summary(every),
+        "alpha": settest.ALPHA,
+        "null": null_summary(study, done),
         "devices": _devices(every),
     }
 
@@ -93,7 +101,7 @@ def result_summary(row: Row, records: Sequence[MembershipRecord]) -> dict[str, A
         "others": others,
         "n": aucs[0].n if aucs else None,
         "people": aucs[0].clusters if aucs else None,
-        "trained": records[0].trained,
+        "seen": records[0].seen,
         "epochs": records[0].target["epochs"],
         "numbers": {name: _shown(records[0].number(name, row.trial)) for name in NUMBERS},
         "exact": [rate.model_dump() for rate in exact],
@@ -142,7 +150,7 @@ def set_summaries(row: Row, done: Mapping[str, Sequence[MembershipRecord]]) -> l
                 "what": row.what,
                 "attack": attack,
                 "threat_model": records[0].threat_model,
-                "trained": records[0].trained,
+                "seen": records[0].seen,
                 "epochs": records[0].target["epochs"],
                 "learns": tests[0].learns,
                 "p": [t.suspect["p"] for t in tests],
@@ -169,35 +177,40 @@ def set_summaries(row: Row, done: Mapping[str, Sequence[MembershipRecord]]) -> l
     return entries
 
 
-def null_summary(records: Sequence[MembershipRecord]) -> dict[str, Any]:
+def null_summary(study: AuditStudyFile, done: Done) -> list[dict[str, Any]]:
     """How often set tests reject where nobody is a member: nominally 5 %.
 
-    `halves`: people whom no target was trained on, cut into disjoint pairs of sets, by attack;
-    `suspects`: the whole suspect set under targets that never saw it.
+    One entry per attack and target. `non-members`: people whom no target was trained on, in pairs
+    of groups; `strangers`: groups of suspects under a target that never saw them, against groups of
+    others. Within an entry no two tests of one fold share a person, and folds are added up; entries
+    share people, so they are not added up.
     """
-    halves: dict[str, dict[str, Any]] = {}
-    for attack in sorted({r.attack.id for r in records}):
-        tests = [r.sets.null for r in records if r.attack.id == attack and r.sets]
-        if tests:
-            rejected = sum(t["disjoint"]["rejected"] for t in tests)
-            trials = sum(t["disjoint"]["trials"] for t in tests)
-            halves[attack] = _rate(rejected, trials) | {
-                "targets": len(tests),
-                "size": tests[0]["size"],
-                "overlapping": float(np.mean([t["overlapping"]["share"] for t in tests])),
-            }
-    strangers = [
-        {"attack": r.attack.id, "p": r.sets.suspect["p"], "record": f"{r.name}{PACKED}"}
-        for r in records
-        if r.sets and not r.trained
-    ]
-    below = int(sum(p < settest.ALPHA for p in nobody_trained(records)))
-    return {
-        "alpha": settest.ALPHA,
-        "halves": halves,
-        "suspects": strangers,
-        "suspects_rate": _rate(below, len(strangers)) if strangers else None,
-    }
+    entries: list[dict[str, Any]] = []
+    told: set[str] = set()
+    for row in study.rows:
+        for attack, records in done.get(row.id, {}).items():
+            tested = [r for r in records if r.sets and r.keys["record"] not in told]
+            told |= {r.keys["record"] for r in tested}
+            if not tested or row.trial != PRIMARY:
+                continue
+            kinds = {"non-members": [r.sets.null["disjoint"] for r in tested if r.sets]}
+            if tested[0].seen == "never":
+                kinds["strangers"] = [r.sets.groups for r in tested if r.sets]
+            for kind, found in kinds.items():
+                rejected = sum(t["rejected"] for t in found)
+                trials = sum(t["trials"] for t in found)
+                entries.append(
+                    {
+                        "row": row.id,
+                        "what": row.what,
+                        "attack": attack,
+                        "kind": kind,
+                        "folds": len(found),
+                        "size": tested[0].sets.size if tested[0].sets else 0,
+                    }
+                    | _rate(rejected, trials)
+                )
+    return entries
 
 
 def _rate(rejected: int, trials: int) -> dict[str, Any]:

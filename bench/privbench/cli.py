@@ -15,7 +15,7 @@ from privbench.errors import ConfigError, PrivbenchError
 
 if TYPE_CHECKING:
     from privbench.audit_studyfile import AuditStudyFile
-    from privbench.plan import Study
+    from privbench.plan import Status, Study
 
 app = App(
     name="privbench",
@@ -117,20 +117,22 @@ def run(
     repair
         Check every stored file this run uses and recompute what is damaged.
     """
-    from privbench.api import explain as find_status
     from privbench.api import run_study
     from privbench.audit import asks_membership
 
     what = what or What()
     study = _study(what)
+    audit = asks_membership(study)
     if dry_run:
-        show.statuses(find_status(study, store=what.store), detail=False)
+        show.statuses(_status(study, what.store, audit), detail=False)
         return 0
-    if asks_membership(study):
+    if audit:
         if report:
-            raise ConfigError("--report shows attacks on identity; membership has a study of its "
-                              "own: privbench study face-mia.")  # fmt: skip
-        return _audit(study, what.store, records)
+            raise ConfigError(
+                "--report shows attacks on identity; membership has a study of its own: "
+                "privbench study face-mia."
+            )
+        return _audit(study, what.store, records, repair)
     with show.reporter() as reporter:
         done, failures = run_study(
             study,
@@ -149,13 +151,28 @@ def run(
     return 2 if failures else 0
 
 
-def _audit(study: Study, store: str, records: str) -> int:
+def _status(study: Study, store: str, audit: bool) -> list[Status]:
+    """Which steps are in the store, of either kind of run."""
+    if audit:
+        from privbench.audit import explain_audit, membership_study
+
+        return explain_audit(membership_study(study), store=store)
+    from privbench.api import explain as find_status
+
+    return find_status(study, store=store)
+
+
+def _audit(study: Study, store: str, records: str, repair: bool) -> int:
     """A run about membership."""
     from privbench.audit import membership_study, run_audit
 
     with show.reporter() as reporter:
         done, failures = run_audit(
-            membership_study(study), store=store, records=records, reporter=reporter
+            membership_study(study),
+            store=store,
+            records=records,
+            repair=repair,
+            reporter=reporter,
         )
     show.memberships(done)
     for record in done:
@@ -233,10 +250,11 @@ def time_alone(
 @app.command
 def explain(what: What | None = None) -> int:
     """Say of every step of a run whether it is in the store, and if not, why."""
-    from privbench.api import explain as find_status
+    from privbench.audit import asks_membership
 
     what = what or What()
-    show.statuses(find_status(_study(what), store=what.store), detail=True)
+    study = _study(what)
+    show.statuses(_status(study, what.store, asks_membership(study)), detail=True)
     return 0
 
 

@@ -24,7 +24,7 @@ from privbench.membership import (
     TrainedMembership,
 )
 from privbench.plan import Resolved
-from privbench.populations import ATTACKERS, AUXILIARY, CALIBRATION
+from privbench.populations import ATTACKERS, AUXILIARY, CALIBRATION, SEEN
 from privbench.progress import Prefixed
 from privbench.release import joined
 from privbench.session import blame, hashes
@@ -125,7 +125,7 @@ def _view(
 ) -> MembershipView:
     knowledge = cell.attack.registered.spec.tags.knowledge
     model = cell.models["target"]
-    has_model = not getattr(model.config, "release", "")
+    has_model = model.config.existing != "release"
 
     def own(kind: Own) -> ImageSet:
         if kind not in ("generated", "base-model"):
@@ -252,7 +252,9 @@ def _cross_fitted(session: AuditSession, cell: AuditCell, trial: Trial, seed: in
         made = session.build(plugin)
         if not isinstance(made, LabelledBaseline):
             raise PluginError(f"{plugin.id} is tagged infers='labels' and has no `learn`.")
-    for fit, held_out in splits.split(member, member, people):
+    rng = np.random.default_rng(seed)
+    for taught, asked in splits.split(member, member, people):
+        fit, held_out = rng.permutation(taught), rng.permutation(asked)
         with blame(plugin, "learning"):
             known = anonymous(everyone.pixels[torch.from_numpy(fit)], "known")
             trained = made.learn(known, member[fit], seed, session.device)
@@ -271,30 +273,32 @@ def persons(sides: Sequence[ImageSet]) -> NDArray[np.int64]:
 
 
 def refuse_leak(session: AuditSession, cell: AuditCell) -> None:
-    """Make sure that what the attacker owns shows nobody, and holds no image, of the queries.
+    """Make sure, once a fold, that what the attacker owns shows nobody, and holds no image, of the
+    queries, and that no member's image is among the non-members.
 
     Raises:
         DataError: it does.
     """
+    if cell.fold in session.checked:
+        return
     asked = [p for p in cell.parts if p not in ATTACKERS]
     people = {int(s) for part in asked for s in session.part(cell, part).subject}
-    known: dict[bytes, str] = {
-        h: f"{part}/{key}"
-        for part in asked
-        for key, h in zip(
-            session.part(cell, part).keys, hashes(session.part(cell, part)), strict=True
-        )
-    }
-    for part in ATTACKERS:
+    known: dict[bytes, tuple[str, str]] = {}
+    for part in (SEEN, *(p for p in asked if p != SEEN), *ATTACKERS):
         images = session.part(cell, part)
-        if both := people & set(images.subject.tolist()):
+        if part in ATTACKERS and (both := people & set(images.subject.tolist())):
             raise DataError(
                 f"{len(both)} identities that are queried are among the attacker's; the "
                 "populations must be identity-disjoint."
             )
-        for key, h in zip(images.keys, hashes(images), strict=True):
-            if h in known:
+        for key, plain, mirrored in zip(
+            images.keys, hashes(images), hashes(images, flipped=True), strict=True
+        ):
+            other, owner = known.get(plain, ("", part))
+            if owner != part:
                 raise DataError(
-                    f"The attacker's photograph {key} is the photograph {known[h]} of a query. "
-                    "Remove duplicates from the data set."
+                    f"The photograph {key} of {part} is the photograph {other} of {owner} (or its "
+                    "mirror image). Remove duplicates from the data set."
                 )
+            known[plain] = known[mirrored] = (key, part)
+    session.checked.add(cell.fold)

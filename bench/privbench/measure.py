@@ -112,6 +112,12 @@ def time_anonymizers(
         for _, name in selected
         for resolved in _sizes(registry, name, given["anonymizer", name], batch)
     ]
+    for plugin, _ in plugins:
+        if plugin.registered.spec.tags.generates:
+            raise ConfigError(
+                f"{plugin.id} is trained on the images to protect and releases samples: it cannot "
+                "be timed alone. Its run prints how fast it trains and samples."
+            )
     source = resolve(registry, "dataset", Choice(id=dataset, settings=given["dataset", dataset]))
     data = open_dataset(registry, source)
     wanted = Wanted(pick_device(device), images, warmup, seed, protocol)

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -681,7 +681,15 @@ class Status:
     reason: str
 
 
-def status(plan: Plan, store: Store) -> list[Status]:
+class Planned(Protocol):
+    """Whatever knows its steps."""
+
+    def steps(self) -> list[Step]:
+        """Distinct steps, in order."""
+        ...
+
+
+def status(plan: Planned, store: Store) -> list[Status]:
     """Hit or miss of every step, with reasons. Reads the store; computes nothing."""
     missing: dict[str, str] = {}
     found = []

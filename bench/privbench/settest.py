@@ -370,8 +370,64 @@ def korn_graubard(
     return float(low), float(high)
 
 
+def tpr_interval(
+    members: Floats, subject: Ints, others: Floats, other_subject: Ints, rate: float
+) -> tuple[float, float]:
+    """95 % interval of the TPR at the threshold that `rate` of all non-members exceed.
+
+    That threshold is estimated, so two intervals are joined (Bonferroni, 97.5 % each): the exact
+    binomial one of its rank among the non-members, where people count instead of images, and
+    `korn_graubard`'s of the share of members above either end of it. Noise claims more than `rate`
+    in at most 2.5 % of studies.
+
+    Args:
+        members: (A,) scores.
+        subject: (A,) identity of each.
+        others: (B,) scores.
+        other_subject: (B,) identity of each.
+        rate: false positive rate.
+    """
+    people, level = len(np.unique(other_subject)), 1 - ALPHA / 2
+    tails = stats.binom.ppf([ALPHA / 4, 1 - ALPHA / 4], people, rate) / people
+    falling = np.sort(others)[::-1]
+    first, last = int(np.floor(tails[0] * len(others))), int(np.ceil(tails[1] * len(others)))
+    high_end = np.inf if first == 0 else falling[first - 1]
+    low_end = -np.inf if last >= len(others) else falling[last]
+    low, _ = korn_graubard(members > high_end, subject, level)
+    _, high = korn_graubard(members > low_end, subject, level)
+    return low, high
+
+
+def group_rejections(suspect: Floats, unpublished: Floats, size: int, seed: int) -> Rejections:
+    """Tests of groups of suspects against as many others, as many as share nobody.
+
+    Under a target that never saw the suspects they are tests of a true null.
+
+    Args:
+        suspect: (P,) scores or (P, D) features, one row per person.
+        unpublished: (Q,) or (Q, D).
+        size: people on each side of a test.
+        seed: of the grouping.
+
+    Raises:
+        DataError: fewer than `size` people on a side.
+    """
+    rng = np.random.default_rng(seed)
+    groups = min(len(suspect), len(unpublished)) // size
+    sides = []
+    for people in (suspect, unpublished):
+        _check(people, least=size)
+        shuffled = people[rng.permutation(len(people))][: groups * size]
+        sides.append(shuffled.reshape(groups, size, *people.shape[1:]))
+    suspects, others = sides
+    return rejections(_p_values(suspects, others, seed))
+
+
 def refusal(rate: float, non_members: int) -> str:
     """Why there is no TPR at FPR <= `rate`; "" where there is one.
+
+    Args:
+        non_members: people, not images.
 
     >>> refusal(0.001, 978)
     'TPR at FPR <= 0.1 % needs 1,000 non-members; there are 978.'

@@ -207,13 +207,13 @@ MEMBERSHIP_COLUMNS = {"auc": "ROC AUC", "tpr@fpr=0.01": "TPR at FPR 1 %",
 
 def memberships(records: Sequence[MembershipRecord]) -> None:
     """Each record's trials, what they say in words, and speed."""
-    from privbench.audit_words import CAVEAT, verdict
+    from privbench.audit_words import CAVEAT, together, verdict
     from privbench.ladder import with_interval
 
     timed = set()
     for record in records:
         protocol, target = record.protocol, record.target
-        on = " and ".join(target["trained_on"]) if record.target["epochs"] else "nothing here"
+        on = " and ".join(target["trained_on"]) if target["epochs"] else "nothing here"
         console().print(
             f"\n[bold]{record.anonymizer.id}[/] under [bold]{record.attack.id}[/] "
             f"({record.threat_model}, {record.answers:,} answers, {record.predictions:,} "
@@ -241,6 +241,8 @@ def memberships(records: Sequence[MembershipRecord]) -> None:
                 timed.add(timing["stage"])
                 rate = timing["summary"]["images_per_second"]
                 console().print(f"{timing['stage']}: {rate:.1f} images/s", style="dim")
+    for sentence in together(records):
+        console().print(sentence)
     if records:
         console().print(CAVEAT, style="dim")
 

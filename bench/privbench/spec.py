@@ -45,7 +45,11 @@ class NoConfig(Config):
 
 
 class GeneratorConfig(Config):
-    """Base of configurations of generative anonymizers (`Tags.generates`)."""
+    """Base of configurations of generative anonymizers (`Tags.generates`).
+
+    A setting `model` names a fine-tuned model, and a setting `release` a folder of generated
+    images, that exist already: an audit.
+    """
 
     samples: int = Field(default=1000, ge=2, le=1_000_000, description="Images that are released.")
 
@@ -59,6 +63,11 @@ class GeneratorConfig(Config):
     def checkpoint(self) -> int:
         """After how many epochs the released model is taken."""
         raise NotImplementedError
+
+    @property
+    def existing(self) -> str:
+        """`release` or `model` where that setting names one that exists already, to be audited."""
+        return next((name for name in ("release", "model") if getattr(self, name, "")), "")
 
     def released_epochs(self) -> tuple[int, ...]:
         """All epochs whose models one training keeps."""

@@ -25,7 +25,7 @@ from privbench.store import Artefact, Store
 from privbench.timing import fingerprint, memory_bytes, stopwatch, to_json
 from privbench.types import UNKNOWN, Anonymizer, ImageBatch, ImageSet, Timing, quantize
 
-GOING_ON: Final = 50_000
+GOING_ON: Final = 1_000_000
 """Stored parts from this index on hold what an interrupted training needs; below it, the weights
 of the epoch that is the index."""
 
@@ -35,12 +35,17 @@ BLOCK: Final = 256
 
 @dataclass
 class AuditSession:
-    """One execution: the plan, the store, and what has been built or decoded so far."""
+    """One execution: the plan, the store, and what has been built or decoded so far.
+
+    Attributes:
+        checked: folds whose parts are known to be disjoint.
+    """
 
     plan: AuditPlan
     store: Store
     device: torch.device
     reporter: Reporter
+    checked: set[int] = field(default_factory=set)
     _built: dict[str, Any] = field(default_factory=dict)
     _parts: dict[tuple[int, str], ImageSet] = field(default_factory=dict)
     _restored: tuple[str, TargetModel | None] = ("", None)
@@ -155,13 +160,10 @@ def fine_tune(session: AuditSession, cell: AuditCell, model: Model) -> Artefact 
                     store.drop_part(step.key, name)
 
     seed = stage_seed(session.plan.study.seed, step.stage, step.key)
-    training = Training(
-        seed,
-        session.device,
-        Prefixed(session.reporter, step.label),
-        going_on(store, step.key),
-        keep,
-    )
+    start = going_on(store, step.key)
+    begun = start.epoch if start else 0
+    reporter = Prefixed(session.reporter, step.label)
+    training = Training(seed, session.device, reporter, start, keep)
     torch.manual_seed(seed)
     with stopwatch(session.device) as seconds, blame(model.plugin, "training"):
         cast(Generator, session.build(model.plugin)).fit(private, training)
@@ -174,7 +176,7 @@ def fine_tune(session: AuditSession, cell: AuditCell, model: Model) -> Artefact 
     timing = Timing(
         step.label,
         (seconds[0],),
-        (len(private) * max(released),),
+        (len(private) * (max(released) - begun),),
         0,
         len(private),
         (height, width),
@@ -195,7 +197,12 @@ def going_on(store: Store, key: str) -> Checkpoint | None:
     found = {i: n for i, n in store.parts(key).items() if i >= GOING_ON}
     if not found:
         return None
-    arrays = store.read_part(key, found[max(found)])
+    try:
+        arrays = store.read_part(key, found[max(found)])
+    except StoreError:
+        if store.parts(key).get(max(found)) == found[max(found)]:
+            raise
+        return going_on(store, key)  # another process has gone on
 
     def of(prefix: str) -> dict[str, np.ndarray]:
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -38,6 +38,8 @@ def open_folder(config: FolderConfig, find: FindDetector | None = None) -> Photo
         raise DataError("folder: say which: `folder:PATH`, or the setting path=PATH.")
     if path.is_dir():
         roles = {"members", "non-members"} <= {p.name for p in path.iterdir() if p.is_dir()}
+        if roles:
+            _refuse_two_roles(path)
         layout = f"folders {', '.join(ROLES)}" if roles else "one folder per person"
         source: dict[str, Any] = {"layout": layout}
         return open_photos(NAME, list(_in_folders(path, roles)), config, source, _LICENCE, find)
@@ -59,6 +61,22 @@ def open_folder(config: FolderConfig, find: FindDetector | None = None) -> Photo
     source = {"layout": path.suffix.lower().removeprefix("."), "columns": names}
     photos = list(_in_table(path.parent, columns, config, image))
     return open_photos(NAME, photos, config, source, _LICENCE, find, config.attributes)
+
+
+def _refuse_two_roles(root: Path) -> None:
+    """Nobody is a member and none at once.
+
+    Raises:
+        DataError: a person's folder occurs under two roles.
+    """
+    people: dict[str, str] = {}
+    for role in ROLES:
+        for person in sorted((root / role).glob("*/")):
+            if (other := people.setdefault(person.name, role)) != role:
+                raise DataError(
+                    f"folder: {_text(person.name)} has a folder in {other} and in {role}. A person "
+                    "must have one role; if these are two people, rename one of the folders."
+                )
 
 
 Columns = Mapping[str, Sequence[Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,26 +38,27 @@ class MembershipRates:
         The attacker's own images are of another population, so that guessing passes its threshold
         at no known rate: there `tpr` is to be read beside `fpr`.
         """
-        others = int((~membership(evidence).member).sum())
+        trial = membership(evidence)
+        others = people_in(trial.subject[~trial.member])
         passes = [exceedance(others, fpr) if enough(others, fpr) else np.nan for fpr in self.fprs]
         return np.array([0.5, *passes, np.nan, np.nan])
 
     def rows(self, evidence: Evidence) -> Floats:
-        """(N, 3): score; 1 for a member, else 0; 1 above the fixed threshold, else 0.
+        """(N, 4): score; 1 for a member, else 0; 1 above the fixed threshold, else 0; the identity.
 
-        The last is NaN where the calibration scores are too few for a threshold.
+        The third is NaN where the calibration scores are too few for a threshold.
         """
         trial = membership(evidence)
         limit = threshold(trial.calibration, self.calibrated)
         above = np.where(np.isnan(limit), np.nan, trial.scores > limit)
-        return np.column_stack([trial.scores, trial.member, above])
+        return np.column_stack([trial.scores, trial.member, above, trial.subject])
 
     def reduce(self, rows: Floats, weights: Floats) -> Floats:
         """Exact, not binned; NaN for a rate for which all rows hold too few non-members."""
         member = rows[:, 1] == 1
         ours, theirs = weights[:, member], weights[:, ~member]
         fpr, tpr = roc(rows[member, 0], rows[~member, 0], ours, theirs)
-        others = int((~member).sum())
+        others = people_in(rows[~member, 3])
         at = [
             tar_at(fpr, tpr, rate) if enough(others, rate) else np.full(len(weights), np.nan)
             for rate in self.fprs
@@ -84,8 +87,13 @@ def membership(evidence: Evidence) -> Membership:
     return evidence
 
 
+def people_in(subject: NDArray[Any]) -> int:
+    """How many people: several photographs of one are no several trials."""
+    return len(np.unique(subject))
+
+
 def enough(others: int, rate: float) -> bool:
-    """Whether `others` scores can show a rate: it must allow one of them to pass."""
+    """Whether so many people's scores can show a rate: it must allow one of them to pass."""
     return allowed(others, rate) >= 1
 
 
