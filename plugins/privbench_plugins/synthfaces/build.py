@@ -1,4 +1,4 @@
-"""Build the data: `python -m privbench_plugins.synthfaces.build {shipped,portraits,train,sheet,check}`."""
+"""Build the data: `python -m privbench_plugins.synthfaces.build COMMAND`; `-h` lists them."""
 
 import argparse
 from pathlib import Path
