@@ -16,11 +16,12 @@ PLUGINS = ROOT / "plugins" / "privbench_plugins"
 LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
     "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "registry", "data",
-    "populations", "evidence", "store", "timing", "stats", "settest", "large", "paired", "ranking", "record",
-    "ladder", "timing_record", "plan", "session", "release", "oracle", "comparison", "training",
-    "inversion", "scoring", "results", "measure", "execute", "pictures", "report", "api",
-    "audit_plan", "target", "infer", "audit_numbers", "audit_record", "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study",
-    "studyfile", "summary", "study", "__init__", "testing", "show", "match", "cli",
+    "populations", "evidence", "store", "timing", "stats", "settest", "large", "paired",
+    "ranking", "record", "ladder", "timing_record", "plan", "session", "release", "oracle",
+    "comparison", "training", "inversion", "scoring", "results", "measure", "execute", "pictures",
+    "report", "api", "audit_plan", "target", "infer", "audit_numbers", "audit_record",
+    "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study", "studyfile",
+    "summary", "study", "__init__", "testing", "show", "match", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {
     "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "data", "timing",
