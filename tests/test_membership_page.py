@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from PIL import Image
 
 import privbench_leaderboard as lb
 from privbench import audit_study
+from privbench.audit_numbers import AtRate, SetResult
 from privbench.audit_plan import PRIMARY, Target
-from privbench.audit_record import AtRate, MembershipRecord, SetResult
+from privbench.audit_record import MembershipRecord
 from privbench.audit_studyfile import AuditStudyFile, Row, parse_audit_study
 from privbench.audit_summary import summarise
 from privbench.populations import MEMBERSHIP_PROTOCOLS
@@ -135,12 +137,14 @@ def sets(trained: bool, effect: float, learns: bool) -> SetResult:
 
     suspect = {"p": 0.0002 if trained and effect > 0.03 else 0.4, "n_suspect": 1000.0,
                "n_unpublished": 1500.0, "difference": effect, "low": 0.0, "high": 0.2}  # fmt: skip
-    tests = rejections(np.array([0.01] + [0.5] * 29))
-    null: dict[str, Any] = {"size": 25}
-    for name in ("disjoint", "overlapping"):
-        null[name] = {field: getattr(tests, field) for field in tests.__slots__}
+    tests = asdict(rejections(np.array([0.01] + [0.5] * 29)))
     return SetResult(
-        learns=learns, suspect=suspect, null=null, power=[curve(c) for c in (0.0, 0.25, 0.5)]
+        learns=learns,
+        suspect=suspect,
+        groups=tests,
+        null={"disjoint": tests, "overlapping": tests},
+        power=[curve(c) for c in (0.0, 0.25, 0.5)],
+        size=25,
     )
 
 
@@ -176,6 +180,7 @@ def record(study: AuditStudyFile, one: Target, rows: Sequence[Row], rule: Rule) 
         fold=one.folds[0],
         seed=0,
         dtype="float32",
+        seen="trained" if trained else "never",
         target={"trained_on": list(one.trained_on), "mark": one.mark, "epochs": epochs,
                 "training": {}},
         parts={name: Part(identities=n, images=n) for name, n in PROTOCOL.people.items()},
@@ -454,7 +459,7 @@ def test_sets_are_told_with_their_p_and_power(whole: dict[str, Any]) -> None:
         assert [p for p in tests[4:] if p] == [
             "**< .001**" if p < 0.001 else f"{p:.3f}" for p in entry["p"]
         ]
-        if entry["trained"]:
+        if entry["seen"] == "trained":
             points = [curve["points"] for curve in entry["power"]]
             assert powers[0][2] == " / ".join(f"{p['10']:.2f}" for p in points)
             assert powers[0][6] == f"{points[0]['1000']:.2f}\\* / – / –"
@@ -466,20 +471,25 @@ def test_false_alarms_are_marked(whole: dict[str, Any]) -> None:
     """A detection is bold, unless nobody is a member or the attack guesses."""
     body = copy.deepcopy(whole)
     assert "(false alarm)" not in page(body)
-    assert "which holds 5 %" in words(body)
+    assert words(body).count("5 % is within the interval of each") == 2
+    assert "0 of 4 tests reject, p = 0.400." in words(body)
     for entry in body["results"]["sets"]:
-        if not entry["trained"] or entry["attack"] == "mia-random":
+        if entry["seen"] == "never" or entry["attack"] == "mia-random":
             entry["p"] = [0.02] * len(entry["p"])
-    body["results"]["null"]["suspects_rate"] |= {"rejected": 11, "share": 1.0, "low": 0.7,
-                                                 "high": 1.0, "nominal_within": False}  # fmt: skip
-    body["results"]["null"]["halves"]["mia-pia"]["nominal_within"] = False
+    for entry in body["results"]["null"]:
+        if (entry["row"], entry["attack"], entry["kind"]) == ("p0", "mia-pia", "strangers"):
+            entry |= {"share": 0.3, "low": 0.2, "high": 0.4, "nominal_within": False}
     text = page(body)
     wrong = sum(len(e["p"]) for e in body["results"]["sets"]
-                if not e["trained"] or e["attack"] == "mia-random")  # fmt: skip
+                if e["seen"] == "never" or e["attack"] == "mia-random")  # fmt: skip
     assert text.count("0.020 (false alarm)") == wrong
     assert "**0.020**" not in text
-    assert "1.000 [0.700, 1.000], which does not hold 5 %" in text
-    assert "5 % is not within the interval of mia-pia (" in text
+    assert "4 of 4 tests reject, p = 0.020." in text
+    assert (
+        "the most rejections by mia-pia, 0.300 [0.200, 0.400]; 5 % is not within the interval "
+        "of mia-pia on question p0 (0.300 [0.200, 0.400])." in text
+    )
+    assert [found[2] for found in cells(text) if found[-1] == "**no**"] == ["mia-pia"]
 
 
 def test_sets_in_words_follow_p(whole: dict[str, Any]) -> None:

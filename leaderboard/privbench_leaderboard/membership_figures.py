@@ -149,7 +149,7 @@ def plot_power(study: MembershipStudy, out: Path) -> bool:
         axes.set_title(names[name], fontsize=10, loc="left", parse_math=False)
         _finish(axes, "", "share of draws detected")
         axes.set_ylim(-0.03, 1.03)
-        _chance(axes, study.results.null.alpha, "level of the test")
+        _chance(axes, study.results.alpha, "level of the test")
     places = sorted({n for curves in panels.values() for _, points in curves for n, _ in points})
     drawn[-1].set_xscale("log")
     drawn[-1].set_xticks(places, [f"{n:,}" for n in places])

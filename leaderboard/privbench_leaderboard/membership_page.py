@@ -223,7 +223,7 @@ def _alone_legend(study: MembershipStudy) -> str:
     refused = f" Refused: {' '.join(map(inert, reasons))}" if reasons else ""
     return (
         "**TPR at FPR**: share of members above the threshold that so many non-members exceed, "
-        "with an exact interval (Clopper and Pearson, corrected for several images of a person). "
+        "with an interval that covers the threshold as well (exact, people counted, not images). "
         "**At its own threshold**: the attacker fixes a threshold for an FPR of 1 % on photographs "
         "of its own; the rates are those attained on the two sets. Rates are of the first target, "
         "AUCs of all. **Control**: no attack, but a check; one never sees the target, one guesses."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from privbench_leaderboard.markdown import escape, estimate, number, pipe_table
+from privbench_leaderboard.markdown import escape, estimate, pipe_table
 from privbench_leaderboard.membership_phrases import (
     against_chance,
     first_up,
@@ -12,15 +12,21 @@ from privbench_leaderboard.membership_phrases import (
     listed,
     percent,
 )
-from privbench_leaderboard.membership_study import MembershipStudy, Rejections, Row, SetEntry
+from privbench_leaderboard.membership_study import MembershipStudy, Row, SetEntry
 
 ENOUGH = 0.8
 """Power from which a set counts as detected with so many people."""
 
 
+_KINDS = {
+    "non-members": "people whom no target was trained on, group against group",
+    "strangers": "suspects under a target that never saw them, against others",
+}
+
+
 def set_words(study: MembershipStudy) -> Iterator[str]:
     """Which attacks detect the whole set, with how few people, and what they do with one image."""
-    alpha, lines = study.results.null.alpha, []
+    alpha, lines = study.results.alpha, []
     for row in study.of("peer"):
         tests = [e for e in study.tests() if e.row == row.id and e.trained and e.p
                  and not study.control(e.row, e.attack)]  # fmt: skip
@@ -59,27 +65,29 @@ def people_enough(entry: SetEntry) -> int | None:
 
 def false_alarms(study: MembershipStudy) -> Iterator[str]:
     """How often the set test rejects where nobody is a member."""
-    null = study.results.null
-    said, level = [], percent(null.alpha)
-    if rate := null.suspects_rate:
-        holds = "holds" if rate.nominal_within else "does not hold"
-        said.append(
-            f"Of targets that never saw the suspects {rate.rejected} of {rate.trials} tests "
-            f"reject: {estimate(rate.shown)}, which {holds} {level}."
-        )
-    if null.halves:
-        odd = [f"{escape(attack)} ({estimate(rate.shown)})"
-               for attack, rate in null.halves.items() if not rate.nominal_within]  # fmt: skip
-        rejected = sum(rate.rejected for rate in null.halves.values())
-        trials = sum(rate.trials for rate in null.halves.values())
+    alpha, said = study.results.alpha, []
+    for kind, who in _KINDS.items():
+        series = [entry for entry in study.results.null if entry.kind == kind]
+        if not series:
+            continue
+        odd = [f"{escape(e.attack)} on {escape(e.what)} ({estimate(e.shown)})"
+               for e in series if not e.nominal_within]  # fmt: skip
+        most = max(series, key=lambda e: e.share)
         verdict = (
-            f"{level} is not within the interval of {listed(odd)}"
+            f"{percent(alpha)} is not within the interval of {listed(odd)}"
             if odd
-            else f"{level} is within the interval of every attack"
+            else f"{percent(alpha)} is within the interval of each"
         )
         said.append(
-            "Among people whom nobody was trained on, half against half, "
-            f"{rejected:,} of {trials:,} tests of {len(null.halves)} attacks reject; {verdict}."
+            f"{first_up(who)}: {len(series):,} series of tests, the most rejections by "
+            f"{escape(most.attack)}, {estimate(most.shown)}; {verdict}."
+        )
+    p = [p for e in study.tests() if not e.trained for p in e.p]
+    if p:
+        below = sum(value < alpha for value in p)
+        said.append(
+            f"The whole suspect set under those targets: {below} of {len(p)} tests reject, "
+            f"{p_values(p)}."
         )
     if said:
         yield f"**False alarms of the set test.** {' '.join(said)}"
@@ -91,7 +99,6 @@ def set_section(study: MembershipStudy, power: str = "") -> Iterator[str]:
     Args:
         power: file of the power curves beside the page; "" for none.
     """
-    null = study.results.null
     if study.tests():
         yield "## Whole sets"
         yield (
@@ -109,15 +116,13 @@ def set_section(study: MembershipStudy, power: str = "") -> Iterator[str]:
         if power:
             yield f"![Power of the set tests over the number of people]({power})"
             yield "The first share of each cell, by people on each side."
-    if null.halves or null.suspects_rate:
+    if study.results.null:
         yield "### False alarms"
         yield _null_table(study)
         yield (
-            f"How often a test at {percent(null.alpha)} rejects where nobody is a member, with an "
-            "exact 95 % interval. Halves: people whom no target was trained on, cut into pairs of "
-            "sets that share nobody; **overlapping** are random pairs, steadier but not "
-            "independent. The last row's tests share people and targets, so that its interval is "
-            "right only as far as they are independent all the same."
+            f"How often a test at {percent(study.results.alpha)} rejects where nobody is a member, "
+            "with an exact 95 % interval. Within a row no two tests of one target share a person; "
+            "rows share people, so they are not added up, and of twenty about one interval misses."
         )
 
 
@@ -130,7 +135,7 @@ def _p_table(study: MembershipStudy, entries: Sequence[SetEntry], trained: bool)
     rows = []
     for e in entries:
         control = study.control(e.row, e.attack)
-        cells = [_p_cell(p, study.results.null.alpha, trained and not control) for p in e.p]
+        cells = [_p_cell(p, study.results.alpha, trained and not control) for p in e.p]
         rows.append([
             f"{escape(e.what)} (row {escape(e.row)})",
             escape(e.attack) + (" (control)" if control else "") + (", learns" if e.learns else ""),
@@ -149,7 +154,7 @@ def _p_cell(p: float, alpha: float, member: bool) -> str:
 
 
 def _p_legend(study: MembershipStudy) -> str:
-    alpha = study.results.null.alpha
+    alpha = study.results.alpha
     return (
         f"Bold: detected, p < {alpha}. False alarm: p < {alpha} where the target never saw the "
         "suspects, or the attack guesses; of twenty such tests about one is to be expected. "
@@ -197,26 +202,21 @@ def _power_legend(study: MembershipStudy) -> str:
 
 
 def _null_table(study: MembershipStudy) -> str:
-    null = study.results.null
-    head = ["Who", "Attack", "Rejected", "Share", f"Holds {percent(null.alpha)}", "Overlapping"]
+    head = ["Nobody is a member", "Target", "Attack", "People a side", "Rejected", "Share",
+            f"Holds {percent(study.results.alpha)}"]  # fmt: skip
     rows = [
         [
-            f"halves, {rate.size:,} people a side, {rate.targets} targets",
-            escape(attack),
-            *_rate_cells(rate),
-            number(rate.overlapping),
+            _KINDS[e.kind],
+            f"{escape(e.what)} (row {escape(e.row)})",
+            escape(e.attack),
+            f"{e.size:,}",
+            f"{e.rejected:,} of {e.trials:,}",
+            estimate(e.shown),
+            "yes" if e.nominal_within else "**no**",
         ]
-        for attack, rate in sorted(null.halves.items(), key=lambda found: study.place(found[0]))
+        for e in sorted(study.results.null, key=lambda e: e.kind)
     ]
-    if rate := null.suspects_rate:
-        who = "the suspects, targets that never saw them"
-        rows.append([who, "all", *_rate_cells(rate), ""])
     return pipe_table(head, rows)
-
-
-def _rate_cells(rate: Rejections) -> list[str]:
-    holds = "yes" if rate.nominal_within else "**no**"
-    return [f"{rate.rejected:,} of {rate.trials:,}", estimate(rate.shown), holds]
 
 
 def p_value(p: float) -> str:

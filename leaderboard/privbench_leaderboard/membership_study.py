@@ -20,6 +20,8 @@ CHANCE = 0.5
 """AUC of guessing."""
 
 Group = Literal["paper", "control", "peer", "epochs", "guidance"]
+Seen = Literal["trained", "claimed", "never"]
+"""Whether a target has seen the suspects: here, by its owner's word, or not at all."""
 
 
 class _Model(BaseModel):
@@ -53,7 +55,7 @@ class Result(_Model):
 
     Attributes:
         n: images of both query sets together.
-        trained: the target has seen the suspects; if not, nobody here is a member.
+        seen: whether the target has seen the suspects; if never, nobody here is a member.
         numbers: of the first target.
         exact: of the first target.
         answers: images that the attacker had the target make.
@@ -63,7 +65,7 @@ class Result(_Model):
 
     auc: Auc | None
     n: NonNegativeInt | None
-    trained: bool
+    seen: Seen
     epochs: NonNegativeInt
     numbers: dict[str, Shown | None]
     exact: tuple[ExactRate, ...]
@@ -102,8 +104,8 @@ class Row(_Model):
 
     @property
     def trained(self) -> bool:
-        """Whether the targets have seen the suspects."""
-        return any(result.trained for result in self.results.values())
+        """Whether the targets have seen the suspects, or their owner says so."""
+        return any(result.seen != "never" for result in self.results.values())
 
 
 class Power(_Model):
@@ -127,13 +129,18 @@ class SetEntry(_Model):
     what: str
     attack: str
     threat_model: str
-    trained: bool
+    seen: Seen
     epochs: NonNegativeInt
     learns: bool
     p: tuple[FiniteFloat, ...]
     people: NonNegativeInt
     unpublished: NonNegativeInt
     power: tuple[Power, ...]
+
+    @property
+    def trained(self) -> bool:
+        """Whether the targets have seen the suspects, or their owner says so."""
+        return self.seen != "never"
 
     def curve(self, contamination: float) -> Power | None:
         """Power at a contamination."""
@@ -156,25 +163,21 @@ class Rejections(_Model):
         return Shown(value=self.share, low=self.low, high=self.high)
 
 
-class Halves(Rejections):
-    """Tests of people whom no target was trained on.
+class NullEntry(Rejections):
+    """One attack's tests where nobody is a member, no two of which share a person in a fold.
 
     Attributes:
+        kind: people whom no target was trained on, or suspects whom this target never saw.
+        folds: targets over which tests are added up.
         size: people on each side.
-        overlapping: share of rejections among sets that share people.
     """
 
-    targets: NonNegativeInt
+    row: str
+    what: str
+    attack: str
+    kind: Literal["non-members", "strangers"]
+    folds: NonNegativeInt
     size: NonNegativeInt
-    overlapping: FiniteFloat
-
-
-class Null(_Model):
-    """False alarms of set tests: among `halves` by attack, and of the suspects themselves."""
-
-    alpha: FiniteFloat
-    halves: dict[str, Halves]
-    suspects_rate: Rejections | None
 
 
 class Part(_Model):
@@ -212,7 +215,8 @@ class Results(_Model):
     primary_trial: str
     rows: tuple[Row, ...]
     sets: tuple[SetEntry, ...]
-    null: Null
+    alpha: FiniteFloat
+    null: tuple[NullEntry, ...]
     devices: tuple[Device, ...]
 
 
