@@ -389,6 +389,17 @@ def test_membership_and_distribution_follow_their_rows() -> None:
     assert "membership shows more there" in low
 
 
+def test_thresholds_are_told_as_attained(whole: dict[str, Any]) -> None:
+    """Whether the attacker's threshold keeps its FPR on the members' population."""
+    text = paragraph(whole, "Thresholds")
+    assert "(row 8): mia-generated attains an FPR of 0.012 [0.007, 0.017], as meant, with" in text
+    body = copy.deepcopy(whole)
+    found = next(row for row in body["results"]["rows"] if row["id"] == "8")["results"]
+    fpr = found["mia-generated"]["numbers"]["fpr@calibrated=0.01"]
+    fpr |= {"value": 0.9, "low": 0.8, "high": 0.95}
+    assert "0.900 [0.800, 0.950], higher, with" in paragraph(body, "Thresholds")
+
+
 def test_guidance_is_told_as_it_is() -> None:
     """Whether strong guidance weakens the attack depends on its interval, not on the paper."""
     usual = paragraph(changed(), "Does guidance protect")
@@ -512,7 +523,7 @@ def test_missing_rows_are_listed_and_blank() -> None:
     text = page(result(errors={"9": "It broke.", "11": "", "g16": "It broke, too."}))
     missing = text[text.index("## What is missing") :]
     assert "- not finished: row 9, question 9: It broke." in missing
-    assert "- not finished: row 11, question 11" in missing
+    assert "- not finished: row 11, question 11\n" in missing
     assert cells(text, "g16")[0][3:] == ["", "", "", ".58", "", ".6"]
     assert "**Question 11**" not in text
     assert "16 weakens" not in text

@@ -299,7 +299,8 @@ def _missing(study: MembershipStudy) -> list[str]:
         row = study.row(asked.id)
         place = f"row {escape(asked.id)}, {escape(asked.what)}"
         if row is None or not row.results:
-            lines.append(f"- not finished: {place}" + (f": {inert(row.error)}" if row else ""))
+            why = f": {inert(row.error)}" if row and row.error else ""
+            lines.append(f"- not finished: {place}{why}")
         elif row.error:
             lines.append(f"- not finished in part: {place}: {inert(row.error)}")
     return lines

@@ -34,6 +34,7 @@ def sentences(study: MembershipStudy) -> list[str]:
     parts = [
         *_membership(study),
         *_best(study),
+        *_thresholds(study),
         *_controls(study),
         *_distribution(study),
         *_negatives(study),
@@ -92,6 +93,26 @@ def _best(study: MembershipStudy) -> Iterator[str]:
         yield (
             f"**The strongest attack on single images**, of membership alone. {capital(said)}. "
             "The best of several counts, uncorrected for that."
+        )
+
+
+def _thresholds(study: MembershipStudy) -> Iterator[str]:
+    """What becomes of the attacker's own thresholds on another population."""
+    row, said = study.membership, []
+    for attack in study.attacks:
+        numbers = row.results[attack].numbers if row and attack in row.results else {}
+        tpr, fpr = (numbers.get(f"{side}@calibrated={RATE}") for side in ("tpr", "fpr"))
+        if tpr is None or fpr is None or fpr.low is None or fpr.high is None:
+            continue
+        verdict = "lower" if fpr.high < RATE else "higher" if fpr.low > RATE else "as meant"
+        said.append(
+            f"{escape(attack)} attains an FPR of {estimate(fpr)}, {verdict}, with a TPR of "
+            f"{estimate(tpr)}"
+        )
+    if row and said:
+        yield (
+            f"**Thresholds.** Fixed for an FPR of {percent(RATE)} on photographs of the attacker's "
+            f"own population, and used on the members' (row {escape(row.id)}): {'; '.join(said)}."
         )
 
 
