@@ -21,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 run: setup
 	$(BIN)/privbench run --anonymizer controlnet-canny --attack contrastive-reid
 
+# One process a core with one thread each: small tensors gain nothing from a second thread.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
