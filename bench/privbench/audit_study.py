@@ -257,7 +257,7 @@ def _pictures(
     strips = []
     if getattr(plan.data, "rendered", False):
         photos = session.part(shown[0][1], SEEN).pixels[:COLUMNS].numpy()
-        strips.append(("photographs (not trained people are alike)", photos))
+        strips.append(("photographs of members", photos))
     for label, cell in shown:
         strips.append((label, sampled(session, cell, "target").pixels[:COLUMNS].numpy()))
     return strips_jpeg(strips)

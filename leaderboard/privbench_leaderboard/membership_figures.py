@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,17 +88,19 @@ def plot_guidance(study: MembershipStudy, out: Path) -> bool:
     Arguments, result and error as `plot_rows`.
     """
     attack = study.attacks[0]
-    points = study.guidance(attack)
-    if len(points) < 2:
+    lines = study.guidance(attack)
+    if not lines:
         return False
     printed = study.reported_guidance(attack)
     drawing = new_figure(5.2, 3.8)
     axes = drawing.subplots()
-    _line(axes, points, attack, (BLUE, "o", "-"))
+    styles: tuple[Style, ...] = ((BLUE, "o", "-"), (GREEN, "s", "-"), (PURPLE, "^", "-"))
+    for (others, points), style in zip(lines.items(), cycle(styles), strict=False):
+        _line(axes, points, f"{attack} against {others}", style)
     if printed:
         axes.plot(*zip(*printed, strict=True), "D--", color=ORANGE, markerfacecolor="white",
                   linewidth=1, markersize=5.5, label="reported by the paper")  # fmt: skip
-    axes.set_xticks([x for x, _ in points])
+    axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
     _finish(axes, "guidance scale of the release", "ROC AUC ↓ better protected")
     _chance(axes, CHANCE, "chance")
     _legend(axes, 3)

@@ -315,9 +315,14 @@ class MembershipStudy(_Model):
         rows = self.of("epochs", "peer", "control")
         return [row for row in rows if row.trial == self.results.primary_trial]
 
-    def guidance(self, attack: str) -> list[tuple[float, Auc]]:
-        """AUC by guidance, ascending."""
-        return _points(self.of("guidance"), attack)
+    def guidance(self, attack: str) -> dict[str, list[tuple[float, Auc]]]:
+        """AUC by guidance, ascending; by whom members are told from, in the study's order."""
+        by_trial: dict[str, list[Row]] = {}
+        for row in self.of("guidance"):
+            trial = self.trial(row)
+            by_trial.setdefault(trial.others if trial else row.trial, []).append(row)
+        found = {others: _points(rows, attack) for others, rows in by_trial.items()}
+        return {others: points for others, points in found.items() if len(points) > 1}
 
     def reported_guidance(self, attack: str) -> list[tuple[float, float]]:
         """What the paper printed by guidance, ascending."""

@@ -230,18 +230,10 @@ def _set_of(study: MembershipStudy, epochs: float, attack: str) -> str:
 def _guidance(study: MembershipStudy) -> Iterator[str]:
     """Least and most guidance against the value at which the attack does best."""
     attack = study.attacks[0]
-    points = study.guidance(attack)
-    if len(points) < 2:
+    told = [_best_guidance(others, points) for others, points in study.guidance(attack).items()]
+    if not told:
         return
-    best, top = max(points, key=lambda point: point[1].value or 0)
-    said = []
-    for x, auc in (points[0], points[-1]):
-        verdict = "weakens it" if compared(auc, top) == "lower" else "is not shown to weaken it"
-        said += [f"{x:g} {verdict} ({estimate(auc)})"] if x != best else []
-    text = (
-        f"**Does guidance protect?** {escape(attack)} does best at guidance {best:g}, "
-        f"{estimate(top)}. Against that, {' and '.join(said)}."
-    )
+    text = f"**Does guidance protect?** {escape(attack)} {' '.join(told)}"
     printed = study.reported_guidance(attack)
     if printed:
         x, value = max(printed, key=lambda point: point[1])
@@ -249,6 +241,19 @@ def _guidance(study: MembershipStudy) -> Iterator[str]:
         last, value = printed[-1]
         text += f", and has {value:.2f} at {last:g}." if last != x else "."
     yield text
+
+
+def _best_guidance(others: str, points: list[tuple[float, Auc]]) -> str:
+    """Where the attack does best against some others, and whether the ends are worse."""
+    best, top = max(points, key=lambda point: point[1].value or 0)
+    said = []
+    for x, auc in (points[0], points[-1]):
+        verdict = "weakens it" if compared(auc, top) == "lower" else "is not shown to weaken it"
+        said += [f"{x:g} {verdict} ({estimate(auc)})"] if x != best else []
+    return (
+        f"does best against {escape(others)} at guidance {best:g}, {estimate(top)}. "
+        f"Against that, {' and '.join(said)}."
+    )
 
 
 def _watermarks(study: MembershipStudy) -> Iterator[str]:
