@@ -194,7 +194,7 @@ def _section(table: SummaryTable, image: str) -> str:
                 parts += [grid(shown), ""]
         if image and not i:
             parts += [f"![Worst-case rank-1 against utility]({image})", ""]
-    warnings = [f"> **Warning.** {_inert(text)}\n" for text in table.warnings]
+    warnings = [f"> **Warning.** {inert(text)}\n" for text in table.warnings]
     return "\n".join([*parts, _facts(table), *_controls(table), *warnings])
 
 
@@ -202,9 +202,21 @@ def _first(rows: Iterable[Row], metric: str) -> Number | None:
     return next((u for row in rows if (u := row.utility.get(metric)) is not None), None)
 
 
-def _inert(sentence: str) -> str:
-    """A warning: our words around names from a record, so escaped, but not cut."""
-    return " ".join(escape(word) for word in sentence.split())
+def inert(sentence: str) -> str:
+    """A sentence: escaped, but not cut. `code` marks in it are ours to keep."""
+    pieces = sentence.split("`")
+    if len(pieces) % 2 == 0:  # an odd mark would swallow the rest
+        pieces = [" ".join(pieces)]
+    shown = [
+        f"`{_code(piece)}`" if i % 2 else " ".join(escape(word) for word in piece.split(" "))
+        for i, piece in enumerate(pieces)
+    ]
+    return "".join(shown)
+
+
+def _code(text: str) -> str:
+    """Inside a code span only its mark or the end of the line could do harm."""
+    return "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
 
 
 def _facts(table: SummaryTable) -> str:

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.markdown import BOUND, escape, estimate, pipe_table
+from privbench_leaderboard.markdown import BOUND, escape, estimate, inert, pipe_table
 from privbench_leaderboard.membership_figures import (
     plot_epochs,
     plot_guidance,
     plot_power,
     plot_rows,
 )
-from privbench_leaderboard.membership_phrases import inert
 from privbench_leaderboard.membership_sets import set_section
 from privbench_leaderboard.membership_study import (
     CHANCE,

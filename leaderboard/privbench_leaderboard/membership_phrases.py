@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from privbench_leaderboard.markdown import escape
 from privbench_leaderboard.membership_study import CHANCE
 from privbench_leaderboard.studies import Shown
 
@@ -32,11 +31,6 @@ def compared(one: Shown, other: Shown) -> Order:
     if None not in (one.low, other.high) and (one.low or 0) > (other.high or 0):
         return "higher"
     return "not apart"
-
-
-def inert(sentence: str) -> str:
-    """A sentence: escaped, but not cut."""
-    return " ".join(escape(word) for word in sentence.split())
 
 
 def listed(names: Iterable[str]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from privbench_leaderboard.markdown import escape, estimate, pipe_table
+from privbench_leaderboard.markdown import escape, estimate, inert, pipe_table
 from privbench_leaderboard.membership_phrases import (
     against_chance,
     first_up,
-    inert,
     listed,
     percent,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,15 @@ from privbench_leaderboard.curve_figures import plot_curves
 from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.inversion_page import inversion_section
 from privbench_leaderboard.ladder_figures import plot_det, plot_ladder
-from privbench_leaderboard.markdown import BOUND, escape, estimate, number, pipe_table, signed
+from privbench_leaderboard.markdown import (
+    BOUND,
+    escape,
+    estimate,
+    inert,
+    number,
+    pipe_table,
+    signed,
+)
 from privbench_leaderboard.studies import Attacked, Study, Utility, Variant, load_study
 from privbench_leaderboard.study_figures import plot_frontier, plot_sweeps
 from privbench_leaderboard.study_words import sentences
@@ -84,7 +91,7 @@ def render_study(
     parts = [
         f"# {escape(asked.title)}",
         f"<!-- Written by `privbench study {escape(study.name)}{form}`. Do not edit. -->",
-        _inert(asked.question),
+        inert(asked.question),
         _facts(study),
         "## What it says",
         *sentences(study),
@@ -115,7 +122,7 @@ def render_study(
     if table := _utility_table(study):
         parts += ["## Utility", table]
     if asked.notes:
-        parts += ["## Notes", "\n".join(f"- {_inert(note)}" for note in asked.notes)]
+        parts += ["## Notes", "\n".join(f"- {inert(note)}" for note in asked.notes)]
     parts += _failures(study)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -250,9 +257,9 @@ def _bare(u: Utility | None) -> str:
 def _reported(study: Study) -> str:
     lines = []
     for r in study.definition.reported:
-        caveats = "; ".join(_inert(c) for c in r.caveats)
+        caveats = "; ".join(inert(c) for c in r.caveats)
         lines.append(
-            f"> **Reported elsewhere: {r.value:.3f}** ({_inert(r.what)}; {_inert(r.source)}). "
+            f"> **Reported elsewhere: {r.value:.3f}** ({inert(r.what)}; {inert(r.source)}). "
             f"Not comparable row by row: {caveats}."
         )
     return "\n>\n".join(lines)
@@ -282,7 +289,7 @@ def _tests(study: Study) -> str:
 
 
 def _failures(study: Study) -> list[str]:
-    lines = [f"- {escape(v.label)}: {_inert(v.error)}" for v in study.results.variants if v.error]
+    lines = [f"- {escape(v.label)}: {inert(v.error)}" for v in study.results.variants if v.error]
     if study.absent_metrics:
         names = ", ".join(escape(m) for m in study.absent_metrics)
         lines.append(f"- metrics that are not installed: {names}")
@@ -291,20 +298,3 @@ def _failures(study: Study) -> list[str]:
 
 def _p(value: float) -> str:
     return f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
-
-
-def _inert(sentence: str) -> str:
-    """A sentence: escaped, but not cut. `code` marks in it are ours to keep."""
-    pieces = sentence.split("`")
-    if len(pieces) % 2 == 0:  # an odd mark would swallow the rest
-        pieces = [" ".join(pieces)]
-    shown = [
-        f"`{_code(piece)}`" if i % 2 else " ".join(escape(word) for word in piece.split(" "))
-        for i, piece in enumerate(pieces)
-    ]
-    return "".join(shown)
-
-
-def _code(text: str) -> str:
-    """Inside a code span only its mark or the end of the line could do harm."""
-    return "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
