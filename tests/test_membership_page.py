@@ -403,13 +403,13 @@ def test_thresholds_are_told_as_attained(whole: dict[str, Any]) -> None:
 def test_guidance_is_told_as_it_is() -> None:
     """Whether strong guidance weakens the attack depends on its interval, not on the paper."""
     usual = paragraph(changed(), "Does guidance protect")
-    assert "best against foreign at guidance 8, 0.880 [0.860, 0.900]" in usual
+    assert "Against foreign, mia-generated does best at guidance 8, 0.880 [0.860, 0.900]" in usual
     assert "16 weakens it (0.590 [0.570, 0.610])" in usual
     assert "The paper's attack does best at 8 (0.89), and has 0.58 at 16." in usual
     same = paragraph(changed(row_g16=0.87), "Does guidance protect")
     assert "16 is not shown to weaken it (0.870 [0.850, 0.890])" in same
     best = paragraph(changed(row_g16=0.95), "Does guidance protect")
-    assert "best against foreign at guidance 16, 0.950 [0.930, 0.970]. Against that, 0 weakens it" in best
+    assert "does best at guidance 16, 0.950 [0.930, 0.970]; beside that, 0 weakens it" in best
 
 
 def test_watermarks_and_negatives_are_told_as_they_are() -> None:

@@ -21,6 +21,7 @@ Done = Mapping[str, Mapping[str, Sequence[MembershipRecord]]]
 """Row id -> attack id -> records, one per target, in the row's order."""
 
 Z: Final = 1.959964
+TRAINING: Final = "fine-tuning"
 NUMBERS: Final = ("tpr@fpr=0.01", "tpr@calibrated=0.01", "fpr@calibrated=0.01")
 
 
@@ -232,16 +233,22 @@ def _shown(number: Estimate | None) -> dict[str, Any] | None:
 
 
 def _devices(records: Sequence[MembershipRecord]) -> list[dict[str, Any]]:
-    """Rates of fine-tuning, sampling and scoring, by device; medians over records."""
+    """Rates of fine-tuning and sampling by device; medians over records.
+
+    That of fine-tuning is the training's own, which an interruption does not distort.
+    """
     rates: dict[tuple[str, str], list[float]] = {}
     for record in records:
         for timing in record.timing:
-            device = timing["device"]
-            where = f"{device['name']} ({device['threads']} threads)" if "threads" in device else (
-                device["name"])  # fmt: skip
+            device, summary = timing["device"], timing["summary"]
             kind = _kind(timing["stage"])
-            if timing["summary"] and kind:
-                rates.setdefault((where, kind), []).append(timing["summary"]["images_per_second"])
+            rate = summary and summary["images_per_second"]
+            if kind == TRAINING:
+                rate = record.target["training"].get("images_per_second")
+            if kind and rate:
+                threads = int(device.get("threads", 0))
+                more = f" ({threads} thread{'s' * (threads > 1)})" if threads else ""
+                rates.setdefault((device["name"] + more, kind), []).append(rate)
     return [
         {"device": where, "stage": kind, "images_per_second": float(np.median(found))}
         for (where, kind), found in sorted(rates.items())
@@ -249,7 +256,7 @@ def _devices(records: Sequence[MembershipRecord]) -> list[dict[str, Any]]:
 
 
 def _kind(stage: str) -> str:
-    for kind, mark in (("fine-tuning", "fine-tuning"), ("sampling", "samples of")):
+    for kind, mark in ((TRAINING, "fine-tuning"), ("sampling", "samples of")):
         if mark in stage:
             return kind
     return ""

@@ -173,12 +173,13 @@ def fine_tune(session: AuditSession, cell: AuditCell, model: Model) -> Artefact 
             f"{model.plugin.id} kept no checkpoint of epoch(s) {sorted(missing)} of its training."
         )
     height, width = private.pixels.shape[2:]
+    seen = len(private) * (max(released) - begun)
     timing = Timing(
         step.label,
         (seconds[0],),
-        (len(private) * (max(released) - begun),),
+        (seen,),
         0,
-        len(private),
+        seen,
         (height, width),
         memory_bytes(session.device),
         fingerprint(session.device),
@@ -258,7 +259,7 @@ def _sample(session: AuditSession, cell: AuditCell, model: Model, name: str) -> 
         tuple(t for t, _ in times),
         tuple(k for _, k in times),
         0,
-        BLOCK,
+        min(BLOCK, n),
         size,
         memory_bytes(session.device),
         fingerprint(session.device),

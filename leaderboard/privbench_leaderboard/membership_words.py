@@ -230,10 +230,11 @@ def _set_of(study: MembershipStudy, epochs: float, attack: str) -> str:
 def _guidance(study: MembershipStudy) -> Iterator[str]:
     """Least and most guidance against the value at which the attack does best."""
     attack = study.attacks[0]
-    told = [_best_guidance(others, points) for others, points in study.guidance(attack).items()]
-    if not told:
+    lines = study.guidance(attack).items()
+    if not lines:
         return
-    text = f"**Does guidance protect?** {escape(attack)} {' '.join(told)}"
+    told = [_best_guidance(attack, others, points) for others, points in lines]
+    text = f"**Does guidance protect?** {' '.join(told)}"
     printed = study.reported_guidance(attack)
     if printed:
         x, value = max(printed, key=lambda point: point[1])
@@ -243,7 +244,7 @@ def _guidance(study: MembershipStudy) -> Iterator[str]:
     yield text
 
 
-def _best_guidance(others: str, points: list[tuple[float, Auc]]) -> str:
+def _best_guidance(attack: str, others: str, points: list[tuple[float, Auc]]) -> str:
     """Where the attack does best against some others, and whether the ends are worse."""
     best, top = max(points, key=lambda point: point[1].value or 0)
     said = []
@@ -251,8 +252,8 @@ def _best_guidance(others: str, points: list[tuple[float, Auc]]) -> str:
         verdict = "weakens it" if compared(auc, top) == "lower" else "is not shown to weaken it"
         said += [f"{x:g} {verdict} ({estimate(auc)})"] if x != best else []
     return (
-        f"does best against {escape(others)} at guidance {best:g}, {estimate(top)}. "
-        f"Against that, {' and '.join(said)}."
+        f"Against {escape(others)}, {escape(attack)} does best at guidance {best:g}, "
+        f"{estimate(top)}; beside that, {' and '.join(said)}."
     )
 
 
