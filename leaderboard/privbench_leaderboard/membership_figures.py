@@ -103,7 +103,7 @@ def plot_guidance(study: MembershipStudy, out: Path) -> bool:
     axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
     _finish(axes, "guidance scale of the release", "ROC AUC ↓ better protected")
     _chance(axes, CHANCE, "chance")
-    _legend(axes, 3)
+    _legend(axes, 1)
     save_figure(drawing, out)
     return True
 
@@ -158,7 +158,7 @@ def plot_power(study: MembershipStudy, out: Path) -> bool:
     drawn[-1].set_xticks(places, [f"{n:,}" for n in places])
     drawn[-1].minorticks_off()
     drawn[-1].set_xlabel("people on each side of the test")
-    _legend(drawn[-1], 2, below=True)
+    _legend(drawn[-1], 2, list(drawn), below=True)
     save_figure(drawing, out)
     return True
 
@@ -197,8 +197,13 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(axes: Axes, columns: int, below: bool = False) -> None:
+def _legend(axes: Axes, columns: int, of: Sequence[Axes] = (), below: bool = False) -> None:
+    """Every label once, of all panels."""
+    drawn = (zip(*panel.get_legend_handles_labels(), strict=True) for panel in of or [axes])
+    lines = {label: line for panel in drawn for line, label in panel}
     legend = axes.legend(
+        lines.values(),
+        lines.keys(),
         frameon=False,
         fontsize=8.5,
         ncols=columns,
