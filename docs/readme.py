@@ -19,7 +19,7 @@ SAID = ("**The boundary.**", "**Conditions.**", "**Baselines.**", "**canny, cond
         "**depth, conditioning scale.**", "**Controls and diagnostics.**")  # fmt: skip
 GIVEN = ("**Given back.**", "**How much it takes.**", "**Controls of the inversions.**")
 SEEN = ("**What is membership.**", "**What is only distribution.**", "**Whole sets.**",
-        "**False alarms of the set test.**")  # fmt: skip
+        "- 20 epochs: ", "- 80 epochs: ", "**False alarms of the set test.**")  # fmt: skip
 CLIMBED = ("**The strongest attack**", "**What a naive attacker", "**Against canny**")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -682,3 +683,22 @@ def test_the_shipped_study_has_a_page() -> None:
         found = any(row[0].strip("*") == asked.id for row in cells(text))
         assert found or f"### {escape(asked.what)} (row {asked.id})" in text, asked.id
     assert "## What is missing" not in text
+
+
+def test_the_committed_study_is_what_its_records_give(tmp_path: Path) -> None:
+    """Numbers and page are made anew from the committed records alone, byte for byte."""
+    committed = Path(__file__).parents[1] / "docs" / "studies" / "face-mia"
+    folder = tmp_path / "face-mia"
+    shutil.copytree(committed, folder)
+    (folder / "README.md").unlink()
+    audit_study.recompute_audit(folder)
+    assert (folder / "study.json").read_bytes() == (committed / "study.json").read_bytes()
+    lb.write_membership(folder)
+    assert (folder / "README.md").read_bytes() == (committed / "README.md").read_bytes()
+    listed = {
+        name
+        for row in json.loads((folder / "study.json").read_text())["rows"]
+        for names in row["records"].values()
+        for name in names
+    }
+    assert {path.name for path in (folder / "records").iterdir()} == listed

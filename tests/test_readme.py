@@ -142,6 +142,10 @@ def test_what_the_studies_say_is_current() -> None:
     given = fill["said"](fill["page_of"]("inversion"), fill["GIVEN"])
     assert given.count("**") == 6
     assert _block("inversion") == given
+    seen = fill["said"](fill["page_of"]("face-mia"), fill["SEEN"])
+    assert seen.count("**") == 8
+    assert seen.count("\n- ") == 2
+    assert _block("membership") == seen
 
 
 def _block(marker: str) -> str:

@@ -141,7 +141,7 @@ def combined(aucs: Sequence[Estimate]) -> dict[str, Any] | None:
 def set_summaries(row: Row, done: Mapping[str, Sequence[MembershipRecord]]) -> list[dict[str, Any]]:
     """Inference about whole sets, by attack; the powers of retrained targets are averaged."""
     entries = []
-    for attack, records in done.items():
+    for attack, records in sorted(done.items()):
         tests = [r.sets for r in records if r.sets]
         if not tests:
             continue
@@ -189,7 +189,7 @@ def null_summary(study: AuditStudyFile, done: Done) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     told: set[str] = set()
     for row in study.rows:
-        for attack, records in done.get(row.id, {}).items():
+        for attack, records in sorted(done.get(row.id, {}).items()):
             tested = [r for r in records if r.sets and r.keys["record"] not in told]
             told |= {r.keys["record"] for r in tested}
             if not tested or row.trial != PRIMARY:

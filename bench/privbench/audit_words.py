@@ -19,7 +19,7 @@ SUSPECTS: Final[Mapping[Seen, str]] = {
     "claimed": "members (as you say)",
     "never": "people whom the target never saw",
 }
-PAIRS: Final = 5
+PAIRS: Final = 2
 
 CAVEAT = (
     "This is what these attacks find. That they find nothing does not show that nothing is to be "

@@ -84,7 +84,8 @@ def results(records: Sequence[Record]) -> None:
             f"{probes.identities} people, all enrolled; 95 % intervals resample people"
         )
         rows = table("trial", *COLUMNS.values())
-        for trial, metrics in record.estimates.items():
+        for trial in sorted(record.estimates, key=lambda t: (t != record.primary_trial, t)):
+            metrics = record.estimates[trial]
             numbers = {e.name: e for group in metrics.values() for e in group}
             rows.add_row(trial, *(with_interval(numbers.get(n)) for n in COLUMNS))
         chances = (numbers[n].chance if n in numbers else None for n in COLUMNS)

@@ -56,9 +56,14 @@ def _detected(row: Row, entry: SetEntry, found: int) -> str:
 
 
 def people_enough(entry: SetEntry) -> int | None:
-    """The fewest people tried whose set is detected in `ENOUGH` of the draws."""
+    """The fewest people tried whose set is detected in `ENOUGH` of the draws.
+
+    Where only one pair of sets shares nobody, the draws are one, and do not count.
+    """
     curve = entry.curve(0.0)
-    enough = [n for n, share in curve.points.items() if share >= ENOUGH] if curve else []
+    if curve is None:
+        return None
+    enough = [n for n, share in curve.points.items() if share >= ENOUGH and curve.disjoint[n] > 1]
     return min(enough, default=None)
 
 
