@@ -18,7 +18,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from privbench import api, show
+from privbench import api, audit, show
 from privbench.api import make_study, plan_study, run_study
 from privbench.cli import main
 from privbench.errors import ConfigError, DataError, PluginError
@@ -465,7 +465,8 @@ def test_a_run_of_the_command_line_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """From the flags to the sentence."""
-    monkeypatch.setattr(api, "load_registry", registry)
+    for module in (api, audit):
+        monkeypatch.setattr(module, "load_registry", registry)
     with pytest.raises(SystemExit) as stop:
         main(
             ["run", "--anonymizer", "negative", "--attack", "undo", "--judge", "spy-judge:pixels",
