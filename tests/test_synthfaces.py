@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import privbench_plugins
+from privbench_plugins.datasets.synthfaces import written_by_us
 
 FOLDER = Path(privbench_plugins.__file__).parent / "assets" / "synthfaces"
 IDENTITIES = {"wild": 240, "campus-a": 120, "campus-b": 120}
@@ -313,3 +314,30 @@ def test_training_shards_are_resumable(studio: Any, tmp_path: Path) -> None:
     lines = (tmp_path / "train-0000.jsonl").read_text().splitlines()
     assert [json.loads(line)["subject"] for line in lines] == [0, 0]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@render_extra
+def test_portraits_are_of_other_people_in_whole_files() -> None:
+    """5,500 people without a gap, in a namespace of their own."""
+    from privbench_plugins.synthfaces import shipped
+
+    files = shipped._files(shipped.PORTRAITS)
+    assert sum(file.last - file.first for file in files) == 5500
+    covered = [n for f in files for n in range(f.subject, f.subject + f.last - f.first)]
+    assert covered == list(range(5500))
+    assert shipped.PORTRAITS.images == 1
+    assert shipped.PORTRAITS.namespace not in (shipped.SHIPPED.namespace, "train")
+
+
+def test_files_are_rendered_only_if_our_manifest_lists_them_as_they_are(tmp_path: Path) -> None:
+    """Pictures of people may look like the shipped data set: a manifest must vouch for them."""
+    assert written_by_us(FOLDER)
+    faces = tmp_path / "faces.parquet"
+    faces.write_bytes(b"faces")
+    assert not written_by_us(tmp_path)
+    listed = {"faces.parquet": {"sha256": hashlib.sha256(b"faces").hexdigest()}}
+    manifest = {"name": "synthfaces", "renderer_version": 1, "files": listed}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert written_by_us(tmp_path)
+    faces.write_bytes(b"others")
+    assert not written_by_us(tmp_path)
