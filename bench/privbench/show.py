@@ -202,8 +202,10 @@ def _utility(record: Record) -> None:
 
 
 MEMBERSHIP_COLUMNS = {"auc": "ROC AUC", "tpr@fpr=0.01": "TPR at FPR 1 %",
-                      "tpr@calibrated=0.01": "TPR", "fpr@calibrated=0.01": "FPR"}  # fmt: skip
-"""The last two at a threshold that the attacker fixed on photographs of its own, for FPR 1 %."""
+                      "tpr@calibrated=0.01": "TPR *", "fpr@calibrated=0.01": "FPR *"}  # fmt: skip
+OWN_THRESHOLD = (
+    "* at a threshold that the attacker fixed on photographs of its own, for an FPR of 1 %"
+)
 
 
 def memberships(records: Sequence[MembershipRecord]) -> None:
@@ -222,7 +224,8 @@ def memberships(records: Sequence[MembershipRecord]) -> None:
             f"{record.fold}; fine-tuned on {on}; 95 % intervals resample people"
         )
         rows = table("members against", "images", *MEMBERSHIP_COLUMNS.values())
-        for trial, (suspects, others) in record.pairs.items():
+        for trial in sorted(record.pairs, key=lambda t: (t != record.primary_trial, t)):
+            suspects, others = record.pairs[trial]
             counts = (record.parts[s.partition("+")[0]].images if s.partition("+")[0] in
                       record.parts else record.anonymizer.config["samples"]
                       for s in (suspects, others))  # fmt: skip
@@ -235,6 +238,9 @@ def memberships(records: Sequence[MembershipRecord]) -> None:
         known = ["" if n is None or n.chance is None else f"{n.chance:.3f}" for n in chances]
         rows.add_row("chance", "", *known, style="dim")
         console().print(rows)
+        console().print(OWN_THRESHOLD, style="dim")
+        for refused in (r.refused for r in record.exact[record.primary_trial] if r.refused):
+            console().print(f"{record.primary_trial}: {refused}", style="dim")
         for sentence in verdict(record):
             console().print(sentence)
         for timing in record.timing:
