@@ -15,7 +15,9 @@ from privbench.errors import ConfigError, PrivbenchError
 
 if TYPE_CHECKING:
     from privbench.audit_studyfile import AuditStudyFile
+    from privbench.execute import Failure
     from privbench.plan import Status, Study
+    from privbench.record import Result
 
 app = App(
     name="privbench",
@@ -144,6 +146,11 @@ def run(
             reporter=reporter,
         )
     show.results(done)
+    return _told(done, failures, records)
+
+
+def _told(done: Sequence[Result], failures: Sequence[Failure], records: str) -> int:
+    """Where the records are and what failed; the exit code."""
     for record in done:
         print(f"{records}/{record.name}.json")
     for failure in failures:
@@ -175,11 +182,7 @@ def _audit(study: Study, store: str, records: str, repair: bool) -> int:
             reporter=reporter,
         )
     show.memberships(done)
-    for record in done:
-        print(f"{records}/{record.name}.json")
-    for failure in failures:
-        show.complain(f"{failure.label}: {failure.error}")
-    return 2 if failures else 0
+    return _told(done, failures, records)
 
 
 @app.command(name="time")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -27,7 +26,7 @@ from privbench.plan import Resolved
 from privbench.populations import ATTACKERS, AUXILIARY, CALIBRATION, SEEN
 from privbench.progress import Prefixed
 from privbench.release import joined
-from privbench.session import blame, hashes
+from privbench.session import blame, hashes, report_facts
 from privbench.store import Artefact
 from privbench.target import (
     AuditSession,
@@ -117,7 +116,7 @@ def _by_queries(session: AuditSession, cell: AuditCell, counted: Counted) -> Fou
     ends = np.cumsum([len(images) for images in queries.values()])
     arrays = dict(zip(queries, np.split(found, ends[:-1]), strict=True))
     times = [("training", training[0], len(samples)), ("scoring", scoring[0], len(order))]
-    return arrays, facts_of(plugin, trained.report), times
+    return arrays, report_facts(plugin, trained.report), times
 
 
 def _view(
@@ -202,23 +201,6 @@ def scores_of(plugin: Resolved, trained: TrainedMembership, images: ImageSet) ->
     if not np.isfinite(scores).all():
         raise PluginError(f"The attack {plugin.id} returned scores that are not finite.")
     return scores
-
-
-def facts_of(plugin: Resolved, report: object) -> dict[str, Any]:
-    """A report as JSON; what is not finite is unknown.
-
-    Raises:
-        PluginError: it is no mapping that JSON can hold.
-    """
-    try:
-        found = json.loads(json.dumps(report), parse_constant=lambda name: None)
-    except (TypeError, ValueError) as error:
-        raise PluginError(
-            f"The report of the attack {plugin.id} must be JSON-able facts: {error}."
-        ) from error
-    if not isinstance(found, dict):
-        raise PluginError(f"The report of the attack {plugin.id} must be a mapping.")
-    return found
 
 
 def _by_labels(session: AuditSession, cell: AuditCell) -> Found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -18,7 +17,7 @@ from privbench.keys import stage_seed
 from privbench.oracle import CountedOracle
 from privbench.plan import ATTACKER_PARTS, VALIDATION, Cell, Resolved, Step, drawn
 from privbench.release import Released, released_set
-from privbench.session import Session, blame
+from privbench.session import Session, blame, report_facts
 from privbench.store import Artefact
 from privbench.timing import fingerprint, memory_bytes, stopwatch, to_json
 from privbench.training import seed_of, train, train_once
@@ -72,7 +71,7 @@ def invert(session: Session, cell: Cell, released: Released) -> Artefact:
     notes = {
         "queries": oracle.queries,
         "report": {
-            **_facts(cell.attack, inverter.report),
+            **report_facts(cell.attack, inverter.report),
             "queries_while_inverting": oracle.queries - in_training,
         },
         "timing": [
@@ -85,25 +84,6 @@ def invert(session: Session, cell: Cell, released: Released) -> Artefact:
         ],
     }
     return store.commit(step.stage, step.plugin, step.key, step.inputs, tuple(names), notes)
-
-
-def _facts(plugin: Resolved, report: object) -> dict[str, Any]:
-    """A report as JSON; what is not finite (a loss that diverged, say) is unknown.
-
-    Raises:
-        PluginError: it is no mapping that JSON can hold.
-    """
-    try:
-        found = json.loads(json.dumps(report), parse_constant=lambda name: None)
-    except (TypeError, ValueError) as error:
-        raise PluginError(
-            f"The report of the attack {plugin.id} must be JSON-able facts: {error}."
-        ) from error
-    if not isinstance(found, dict):
-        raise PluginError(
-            f"The report of the attack {plugin.id} must be a mapping; got {type(report).__name__}."
-        )
-    return found
 
 
 def _reconstructed(

@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import zlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,9 +36,9 @@ class Result(_Model):
     """Any record: it has a file name."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """File name stem: readable, and distinct for distinct results."""
-        raise NotImplementedError
 
 
 R = TypeVar("R", bound=Result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -162,3 +163,22 @@ def blame(plugin: Resolved, doing: str) -> Iterator[None]:
             f"The {spec.kind} {spec.id} ({plugin.registered.distribution}) failed while {doing}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def report_facts(plugin: Resolved, report: object) -> dict[str, Any]:
+    """A report as JSON; what is not finite (a loss that diverged, say) is unknown.
+
+    Raises:
+        PluginError: it is no mapping that JSON can hold.
+    """
+    try:
+        found = json.loads(json.dumps(report), parse_constant=lambda name: None)
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"The report of the attack {plugin.id} must be JSON-able facts: {error}."
+        ) from error
+    if not isinstance(found, dict):
+        raise PluginError(
+            f"The report of the attack {plugin.id} must be a mapping; got {type(report).__name__}."
+        )
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,33 +54,33 @@ class GeneratorConfig(Config):
 
     samples: int = Field(default=1000, ge=2, le=1_000_000, description="Images that are released.")
 
+    @abstractmethod
     def recipe(self) -> Mapping[str, Any]:
         """The settings on which training depends; empty where nothing is trained.
 
         The others say how a trained model is sampled: one training serves all of their values.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def checkpoint(self) -> int:
         """After how many epochs the released model is taken."""
-        raise NotImplementedError
 
     @property
     def existing(self) -> str:
         """`release` or `model` where that setting names one that exists already, to be audited."""
         return next((name for name in ("release", "model") if getattr(self, name, "")), "")
 
+    @abstractmethod
     def released_epochs(self) -> tuple[int, ...]:
         """All epochs whose models one training keeps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own(self) -> GeneratorConfig:
         """Settings of the model that an attacker trains by the same recipe on data of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def base(self) -> GeneratorConfig:
         """Settings of the same model before any fine-tuning."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from privbench.audit_studyfile import TASK, AuditStudyFile, parse_audit_study
+from privbench.audit_studyfile import TASK, AuditStudyFile, choices, parse_audit_study
 from privbench.errors import ConfigError, did_you_mean
 from privbench.plan import Choice
 
@@ -88,7 +88,7 @@ class Curve(_Model):
     @field_validator("attack", mode="before")
     @classmethod
     def _id(cls, value: Any) -> Any:
-        return _choice(value)
+        return choices([value])[0]
 
     def choices(self) -> tuple[Choice, ...]:
         """The attack at each value."""
@@ -153,12 +153,12 @@ class StudyFile(_Model):
     @field_validator("attacks", "metrics", mode="before")
     @classmethod
     def _ids(cls, value: Any) -> Any:
-        return _choices(value)
+        return choices(value)
 
     @field_validator("dataset", mode="before")
     @classmethod
     def _id(cls, value: Any) -> Any:
-        return _choice(value)
+        return choices([value])[0]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -252,7 +252,7 @@ def parse_study(body: Any, name: str) -> StudyFile:
         ConfigError: an unknown or ill-typed entry, or entries that contradict each other.
     """
     if isinstance(body, dict) and isinstance(quick := body.get("quick"), dict):
-        body = body | {"quick": quick | {"attacks": _choices(quick.get("attacks", []))}}
+        body = body | {"quick": quick | {"attacks": choices(quick.get("attacks", []))}}
     try:
         return StudyFile.model_validate(body)
     except ValidationError as error:
@@ -260,19 +260,3 @@ def parse_study(body: Any, name: str) -> StudyFile:
             f"{'.'.join(map(str, e['loc'])) or 'study'}: {e['msg']}" for e in error.errors()
         )
         raise ConfigError(f"{name} is not a study: {problems}") from None
-
-
-def _choices(value: Any) -> Any:
-    return [_choice(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _choice(value: Any) -> Any:
-    """An id, or a table with `id` and its settings, as in `privbench run` files."""
-    if isinstance(value, str):
-        return {"id": value}
-    if isinstance(value, dict) and "settings" not in value:
-        return {
-            "id": value.get("id"),
-            "settings": {k: v for k, v in value.items() if k != "id"},
-        }
-    return value
