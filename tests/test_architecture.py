@@ -21,7 +21,8 @@ ORDER = (
     "comparison", "training", "inversion", "scoring", "results", "measure", "execute", "pictures",
     "report", "api", "audit_plan", "target", "infer", "audit_numbers", "audit_record",
     "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study", "studyfile",
-    "summary", "study", "__init__", "testing", "show", "match", "cli",
+    "summary", "study", "__init__", "testing", "show", "match",
+    "cli_plugins", "cli_publish", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {
     "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "data", "timing",

@@ -83,6 +83,22 @@ class Hits(_Model):
     rank1: list[float]
 
 
+class Curve(_Model):
+    """A curve with its pointwise 95 % band.
+
+    Attributes:
+        x: increasing: ranks, or false match rates.
+        value: at each x, in [0, 1].
+        low: lower end of the band.
+        high: upper end.
+    """
+
+    x: list[float]
+    value: list[float]
+    low: list[float]
+    high: list[float]
+
+
 class Record(Result):
     """Everything needed to read, compare and recompute one result.
 
@@ -96,7 +112,13 @@ class Record(Result):
         metrics: metric -> its settings and weights, which a number may depend on.
         timing: one entry per timed stage: all samples, summary, device.
         keys: the store key of each step.
-        scores: file beside the record with the attack's raw scores, and its SHA-256.
+        scores: file beside the record with what its numbers rest on, and its SHA-256: the
+            attack's raw scores, or once submitted the evidence (`privbench.bundle`).
+        command: the command line that makes it again.
+        curves: trial -> `cmc` (share of probes whose person is among the first x) and `roc` (true
+            match rate at false match rate x); from submission.
+        gallery: `file` and `sha256` of a picture of what was released, and its text alternative
+            `alt`; from submission, where the data set may be shown.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -124,6 +146,9 @@ class Record(Result):
     release: dict[str, Any] = {}
     hits: Hits | None = None
     inversion: dict[str, list[Estimate]] = {}
+    command: str = ""
+    curves: dict[str, dict[Literal["cmc", "roc"], Curve]] = {}
+    gallery: dict[str, str] = {}
 
     @property
     def name(self) -> str:
