@@ -118,7 +118,9 @@ def test_two_packages_with_one_id_are_a_loud_error(noise: Path, work: Path) -> N
 def test_a_package_that_cannot_be_imported_stops_nobody(noise: Path, work: Path) -> None:
     """It shows as a failure with its reason; everyone else's plugins are there."""
     source = copy(work / "bad", "privbench-broken", "privbench_broken")
-    (source / "privbench_broken.py").write_text('raise RuntimeError("no such driver")\n')
+    (source / "privbench_broken.py").write_text(
+        'PRIVBENCH_API = 1\nraise RuntimeError("no such driver")\n'
+    )
     broken = install(source, work / "broken")
     answer = look(noise, broken, cwd=work)
     assert answer["failures"]["privbench-broken 0.1.0:noise"] == "RuntimeError: no such driver"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from privbench.spec import Config, PluginSpec
 MODULE = """
 from privbench import PluginSpec, hookimpl
 
+PRIVBENCH_API = 1
+
 def build(config):
     return object()
 
@@ -23,6 +26,8 @@ def build(config):
 def privbench_plugins():
     return [PluginSpec("anonymizer", {plugin!r}, 1, "test", build{more})]
 """
+
+BAD = "import there_is_no_such_module\nPRIVBENCH_API = 1"
 
 
 def entry(tmp_path: Path, name: str, source: str) -> EntryPoint:
@@ -41,7 +46,7 @@ def plugdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_broken_plugin_stops_nobody_else(plugdir: Path) -> None:
     """An import error is reported with its reason, and the other plugins are there."""
     good = entry(plugdir, "plug_good", MODULE.format(plugin="good/blur", more=""))
-    bad = entry(plugdir, "plug_bad", "import there_is_no_such_module")
+    bad = entry(plugdir, "plug_bad", BAD)
     registry = load_registry([bad, good])
     assert registry.get("anonymizer", "good/blur").spec.summary == "test"
     assert "there_is_no_such_module" in next(iter(registry.failures.values()))
@@ -49,8 +54,45 @@ def test_a_broken_plugin_stops_nobody_else(plugdir: Path) -> None:
 
 def test_wrong_hook_is_a_failure_with_the_rule(plugdir: Path) -> None:
     """A module without the hook says what it should define."""
-    registry = load_registry([entry(plugdir, "plug_empty", "x = 1")])
+    registry = load_registry([entry(plugdir, "plug_empty", "PRIVBENCH_API = 1")])
     assert "hookimpl" in next(iter(registry.failures.values()))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("PRIVBENCH_API = 2", r"written for plugin API 2; this privbench has 1\. Install"),
+        ("PRIVBENCH_API: int = 0", r"written for plugin API 0; this privbench has 1\. Install"),
+        ("", r"`PRIVBENCH_API = 1`, with the number itself, is expected"),
+        ("from privbench.spec import API_VERSION as PRIVBENCH_API", "with the number itself"),
+        ("from privbench import spec\nPRIVBENCH_API = spec.API_VERSION", "with the number itself"),
+        ("PRIVBENCH_API = True", "with the number itself"),
+    ],
+)
+def test_a_plugin_for_another_api_is_refused(plugdir: Path, line: str, expected: str) -> None:
+    """Another version, none, or one that follows the core: a sentence, and nobody else stops."""
+    number = sum(line.encode())  # a module of its own each time
+    old = MODULE.format(plugin="old/blur", more="").replace("PRIVBENCH_API = 1", line)
+    good = MODULE.format(plugin="good/blur", more="")
+    points = [entry(plugdir, f"old{number}", old), entry(plugdir, f"good{number}", good)]
+    registry = load_registry(points)
+    assert [p.spec.id for p in registry.of_kind("anonymizer")] == ["good/blur"]
+    with pytest.raises(UnknownPluginError, match=expected):
+        registry.get("anonymizer", "old/blur")
+
+
+def test_a_plugin_for_another_api_is_not_imported(plugdir: Path) -> None:
+    """It is refused by what its source says, so what it imports cannot fail with less clarity."""
+    source = "from privbench import NotYetInvented\nPRIVBENCH_API = 9"
+    reason = load_registry([entry(plugdir, "plug_future", source)]).failures["local:plug_future"]
+    assert reason.startswith("plug_future was written for plugin API 9")
+    assert "plug_future" not in sys.modules
+
+
+def test_an_entry_point_to_nothing_says_so(plugdir: Path) -> None:
+    """A module that is not there is told as such."""
+    registry = load_registry([EntryPoint("x", "no_such_module", "privbench")])
+    assert "there is no module 'no_such_module'" in registry.failures["local:x"]
 
 
 def test_duplicate_ids_are_loud(plugdir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
@@ -16,8 +17,14 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from privbench import hookspecs
-from privbench.errors import ConfigError, PluginLoadError, UnknownPluginError, did_you_mean
-from privbench.spec import Config, Kind, PluginSpec
+from privbench.errors import (
+    ConfigError,
+    PluginLoadError,
+    PrivbenchError,
+    UnknownPluginError,
+    did_you_mean,
+)
+from privbench.spec import API_NAME, API_VERSION, Config, Kind, PluginSpec
 
 GROUP = "privbench"
 
@@ -93,7 +100,10 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
         try:
             specs, files = _offers(point)
         except Exception as error:  # a third party's import may raise anything
-            failures[f"{dist}:{point.name}"] = f"{type(error).__name__}: {error}"
+            ours = isinstance(error, PrivbenchError)
+            failures[f"{dist}:{point.name}"] = (
+                str(error) if ours else f"{type(error).__name__}: {error}"
+            )
             continue
         for spec in specs:
             if other := plugins.get((spec.kind, spec.id)):
@@ -117,6 +127,7 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 
 def _offers(point: EntryPoint) -> tuple[list[PluginSpec], dict[str, Path]]:
     """Specs and studies behind one entry point, by way of pluggy's hook validation."""
+    _check_api(point)
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     module = point.load()
@@ -133,6 +144,54 @@ def _offers(point: EntryPoint) -> tuple[list[PluginSpec], dict[str, Path]]:
             raise PluginLoadError(f"{point.value} returned {spec!r}; expected a PluginSpec")
     files = [found.items() for found in manager.hook.privbench_studies()]
     return specs, {name: path for items in files for name, path in items}
+
+
+def _check_api(point: EntryPoint) -> None:
+    """Refuse a package for another plugin API, before its code is run.
+
+    Raises:
+        PluginLoadError: another version, or none.
+    """
+    declared = declared_api(point.module)
+    if declared is None:
+        raise PluginLoadError(
+            f"{point.module} does not say for which plugin API it was written: a line "
+            f"`{API_NAME} = {API_VERSION}`, with the number itself, is expected at the top level "
+            "of its source."
+        )
+    if declared != API_VERSION:
+        raise PluginLoadError(
+            f"{point.module} was written for plugin API {declared}; this privbench has "
+            f"{API_VERSION}. Install a version of the package for plugin API {API_VERSION}, or a "
+            f"privbench with plugin API {declared}."
+        )
+
+
+def declared_api(module: str) -> int | None:
+    """The plugin API that a module names in its source; None where there is no such line.
+
+    Read, not imported: a package for another version may fail on import with something less
+    clear, and a number written out cannot follow the installed privbench.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+    """
+    found = importlib.util.find_spec(module)
+    if found is None:
+        raise ModuleNotFoundError(f"there is no module {module!r}")
+    if found.origin is None or not found.origin.endswith(".py"):
+        return None
+    for node in ast.parse(Path(found.origin).read_bytes()).body:
+        if isinstance(node, ast.AnnAssign):
+            targets, value = [node.target], node.value
+        elif isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        else:
+            continue
+        named = any(isinstance(t, ast.Name) and t.id == API_NAME for t in targets)
+        if named and isinstance(value, ast.Constant) and type(value.value) is int:
+            return value.value
+    return None
 
 
 def _missing(spec: PluginSpec) -> str:

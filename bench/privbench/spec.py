@@ -13,6 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 Kind = Literal["anonymizer", "attack", "metric", "dataset", "detector"]
 KINDS: tuple[Kind, ...] = ("anonymizer", "attack", "metric", "dataset", "detector")
 
+API_VERSION = 1
+"""Version of what plugins rely on: the specification here, the hooks, `types`, `membership`.
+
+A package names the version that it was written for (`PRIVBENCH_API = 1`), and is refused where
+that is another one. Raised when a plugin that kept its promises could break, or give other
+numbers, without a change of its own; what is only added does not raise it.
+"""
+
+API_NAME = "PRIVBENCH_API"
+"""What the module behind an entry point calls the version it was written for."""
+
 Knowledge = Literal["none", "black-box", "adaptive", "gray-box"]
 """What an attacker may know of the anonymizer, weakest first.
 

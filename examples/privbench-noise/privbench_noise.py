@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from privbench.types import ImageBatch
 
+PRIVBENCH_API = 1
+
 
 class NoiseConfig(Config):
     """Options of `privbench-noise/gaussian-noise`."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from privbench import PluginSpec, hookimpl
 
+PRIVBENCH_API = 1
+
 _MODULES = (
     "anonymizers.classical",
     "anonymizers.controlnets",
