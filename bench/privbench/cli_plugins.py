@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from privbench import show
+from privbench.errors import ConfigError, UnknownPluginError, did_you_mean
 
 
-def list_plugins() -> int:
-    """List plugins, protocols aside: id, version, summary, and why one is unavailable."""
+def list_plugins(*, kind: str = "") -> int:
+    """List plugins with the package that each comes from, and why one cannot be used here.
+
+    Parameters
+    ----------
+    kind
+        Only those of one kind: anonymizer, attack, metric, dataset or detector.
+    """
     from rich.markup import escape
 
     from privbench.registry import load_registry
     from privbench.spec import KINDS
 
+    if kind and kind not in KINDS:
+        raise ConfigError(f"There is no kind of plugin {kind!r}. {did_you_mean(kind, KINDS)}")
     registry = load_registry()
-    console, table = show.console(), show.table("kind", "id", "version", "summary")
-    for kind in KINDS:
-        for plugin in registry.of_kind(kind):
+    for each in (kind,) if kind else KINDS:
+        table = show.table(each, "version", "package", "summary")
+        for plugin in registry.of_kind(each):
+            spec = plugin.spec
             why = f" [unavailable: {plugin.unavailable}]" if plugin.unavailable else ""
-            table.add_row(
-                kind, plugin.spec.id, str(plugin.spec.version), escape(plugin.spec.summary + why)
-            )
-    console.print(table)
+            words = (spec.id, str(spec.version), plugin.distribution, spec.summary + why)
+            table.add_row(*map(escape, words))
+        show.console().print(table)
     for name, reason in registry.failures.items():
         show.complain(f"not loaded: {name}: {reason}")
     return 0
@@ -36,8 +45,8 @@ def describe(plugin: str) -> int:
     """
     from rich.markup import escape
 
-    from privbench.errors import UnknownPluginError, did_you_mean
     from privbench.registry import load_registry, setting_type
+    from privbench.spec import API_VERSION
 
     registry = load_registry()
     found = [p for (_, name), p in sorted(registry.plugins.items()) if name == plugin]
@@ -50,7 +59,7 @@ def describe(plugin: str) -> int:
         console.print(f"[bold]{spec.id}[/] ({spec.kind}, version {spec.version})")
         console.print(escape(spec.summary))
         facts = {
-            "from": entry.distribution,
+            "from": f"{entry.distribution}, plugin API {API_VERSION}",
             "threat model": spec.tags.knowledge,
             "control": spec.tags.control,
             "fitted on": spec.tags.fit_on,

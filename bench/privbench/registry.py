@@ -182,13 +182,11 @@ def declared_api(module: str) -> int | None:
     if found.origin is None or not found.origin.endswith(".py"):
         return None
     for node in ast.parse(Path(found.origin).read_bytes()).body:
-        if isinstance(node, ast.AnnAssign):
-            targets, value = [node.target], node.value
-        elif isinstance(node, ast.Assign):
-            targets, value = node.targets, node.value
-        else:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
             continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         named = any(isinstance(t, ast.Name) and t.id == API_NAME for t in targets)
+        value = node.value
         if named and isinstance(value, ast.Constant) and type(value.value) is int:
             return value.value
     return None
