@@ -1,0 +1,276 @@
+"""From a finished run to what is published: a record with curves and picture, and its evidence."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from privbench import bundle
+from privbench.data import Dataset, Preset, split
+from privbench.errors import PrivbenchError, RecordError
+from privbench.evidence import Scores
+from privbench.inversion import INVERTED
+from privbench.keys import canonical_json
+from privbench.pictures import strips_jpeg, write_bytes
+from privbench.plan import Choice, open_dataset, resolve
+from privbench.recompute import differences, preset_of, recompute
+from privbench.record import PluginRef, Record, read_record, write_record
+from privbench.registry import Registry, load_registry, make_config
+from privbench.store import Artefact, Store
+
+PEOPLE = 6
+"""People in a gallery."""
+
+RENDERED = "no real person: rendered"
+"""Consent to images that show nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What was written.
+
+    Attributes:
+        files: the record first, then its evidence, then its gallery if there is one.
+        notes: what is left out, and why.
+    """
+
+    record: Record
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def submit(
+    path: Path,
+    out: Path,
+    *,
+    store: str,
+    consent: str = "",
+    own_images: bool = False,
+    registry: Registry | None = None,
+) -> Submitted:
+    """Bundle a record with what its numbers rest on, ready to be published.
+
+    The written bundle is read back and all numbers are computed from it again: what does not
+    verify is not written.
+
+    Args:
+        path: record that `privbench run` wrote; the attack's scores lie beside it.
+        out: folder for record and evidence; the gallery goes to `galleries` beside it.
+        store: of the run, for the rows of metrics that look at images and for the gallery.
+        consent: what the people in the images agreed to, where the data set does not say it.
+        own_images: show images even where the data set does not say that they are rendered.
+
+    Raises:
+        PrivbenchError: a file or a stored step is missing, or the numbers do not follow.
+    """
+    registry = registry or load_registry()
+    record, opened = read_record(path), Store(store)
+    preset = preset_of(record)
+    raw = _raw_scores(record, path)
+    released = _find(opened, record, "anonymize", f"{record.anonymizer.id}: probes",
+                     record.anonymizer.id)  # fmt: skip
+    pixels = _pixels(opened, released, len(raw["probe_subject"]))
+    arrays = bundle.evidence_arrays(preset, _with_truth(record, raw, preset))
+    arrays |= _rows(record, opened) | bundle.prints(pixels)
+    notes: list[str] = []
+    data = _dataset(record, registry, notes)
+    shown = data is not None and (own_images or bool(getattr(data, "rendered", False)))
+    if data is not None and getattr(data, "rendered", False):
+        consent = consent or RENDERED
+    if not consent:
+        notes.append("nothing is said of consent: --consent TEXT says what people agreed to")
+    picture = _gallery(record, opened, preset, data, pixels) if shown and data else b""
+    if not picture:
+        notes.append("no gallery: the images may be of real people, or are not here")
+    update: dict[str, Any] = {
+        "dataset": record.dataset | ({"consent": consent} if consent else {}),
+        "command": command_of(record, registry),
+        "gallery": _described(record, picture) if picture else {},
+    }
+    packed, numbers = b"", None
+    for kept in (bundle.single(arrays), arrays):  # single precision where no number minds
+        packed = bundle.pack(kept)
+        numbers = recompute(record, bundle.unpack(packed, path.name), registry, path.name)
+        problems = differences(record, numbers)
+        if not problems:
+            break
+    if numbers is None or problems:
+        raise RecordError(f"The numbers of {path} do not follow from its scores: {problems[0]}.")
+    name = f"{record.name}{bundle.SUFFIX}"
+    update |= {
+        "scores": {"file": name, "sha256": bundle.sha256(packed)},
+        "curves": numbers.curves,
+    }
+    full = record.model_copy(update=update)
+    files = [write_record(full, out, packed=True)]
+    write_bytes(out / name, packed)
+    files.append(out / name)
+    if picture:
+        files.append(out.parent / "galleries" / full.gallery["file"])
+        write_bytes(files[-1], picture)
+    return Submitted(full, tuple(files), tuple(notes))
+
+
+def command_of(record: Record, registry: Registry) -> str:
+    """The command line that makes a record again, with settings that are not defaults.
+
+    An attack that fuses others is named after its members.
+    """
+    members = [k.partition(":")[2].partition("#")[0] for k in record.keys if k[:7] == "member:"]
+    words = ["privbench", "run"]
+    settings: list[str] = []
+    for kind, refs in (
+        ("anonymizer", [record.anonymizer]),
+        ("attack", [record.attack]),
+        ("metric", list(record.metrics.values())),
+    ):
+        named = []
+        for ref in refs:
+            argument, changed = _changed(kind, ref, registry)
+            named.append(ref.id + argument)
+            settings += changed
+        if kind == "metric":
+            continue  # all that are installed, by default
+        words += [f"--{kind}", *([*members] if kind == "attack" else []), *named]
+    words += ["--dataset", record.dataset["id"], "--protocol", record.protocol["name"]]
+    words += ["--seed", str(record.seed)]
+    if record.release.get("draws", 1) > 1:
+        words += ["--draws", str(record.release["draws"])]
+    if record.release.get("fixed_seed"):
+        words += ["--fixed-seed"]
+    return shlex.join([*words, *(["--set", *settings] if settings else [])])
+
+
+def _changed(kind: Any, ref: PluginRef, registry: Registry) -> tuple[str, list[str]]:
+    """`:VALUE` of a plugin's argument, and `id.key=value` of other settings that differ."""
+    try:
+        spec = registry.get(kind, ref.id).spec
+        default = make_config(spec, {}).model_dump(mode="json")
+        first = spec.argument
+    except PrivbenchError:
+        default, first = {}, ""  # not installed here: name every setting
+    changed = {k: v for k, v in ref.config.items() if k not in default or default[k] != v}
+    argument = f":{changed.pop(first)}" if first in changed else ""
+    return argument, [f"{ref.id}.{k}={_text(v)}" for k, v in changed.items()]
+
+
+def _text(value: Any) -> str:
+    """A setting as the command line takes it."""
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def _raw_scores(record: Record, path: Path) -> dict[str, np.ndarray]:
+    """What `privbench run` wrote beside the record.
+
+    Raises:
+        RecordError: it is missing or not what the record names.
+    """
+    name = record.scores.get("file", "")
+    beside = path.with_name(Path(name).name or "scores")
+    try:
+        data = beside.read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"Cannot read the scores of {path}: {error}. Submit a record where `privbench run` "
+            "wrote it."
+        ) from error
+    if bundle.sha256(data) != record.scores.get("sha256"):
+        raise RecordError(f"{beside} is not the file that {path} names: its SHA-256 differs.")
+    try:
+        arrays: dict[str, np.ndarray] = load_safetensors(data)
+    except SafetensorError as error:
+        raise RecordError(f"{beside} is not what `privbench run` writes: {error}.") from error
+    if "probe_subject" not in arrays:
+        raise RecordError(f"{beside} is not what `privbench run` writes: submitted already?")
+    return arrays
+
+
+def _with_truth(record: Record, arrays: Mapping[str, np.ndarray], preset: Preset) -> Scores:
+    people = arrays["gallery_subject"][:: preset.references]
+    return Scores(
+        arrays,
+        np.argmax(arrays["probe_subject"][:, None] == people[None, :], axis=1),
+        arrays["probe_subject"],
+        arrays["non_mated_subject"],
+        arrays["validation_subject"],
+        record.attack_report["fusion"],
+    )
+
+
+def _find(store: Store, record: Record, stage: str, label: str, plugin: str) -> Artefact:
+    key = record.keys.get(f"{stage}:{label}", "")
+    found = store.find(stage, plugin, key) if key else None
+    if found is None:
+        raise RecordError(
+            f"The store {store.url} does not hold {label!r} of {record.name}. Give the --store of "
+            "the run, or run it again; finished steps are not computed twice."
+        )
+    return found
+
+
+def _rows(record: Record, store: Store) -> dict[str, np.ndarray]:
+    """Rows of the metrics that look at images, by their place in a bundle."""
+    rows = {}
+    attack = f"{record.attack.id} on {record.anonymizer.id}"
+    for owner, metrics in ((record.anonymizer.id, record.utility), (attack, record.inversion)):
+        for metric, numbers in metrics.items():
+            if numbers:
+                found = _find(store, record, "rows", f"{metric} of {owner}", metric)
+                rows[bundle.ROWS + metric] = next(iter(store.read(found)))["rows"]
+    return rows
+
+
+def _pixels(store: Store, made: Artefact, count: int) -> torch.Tensor:
+    """(N, 3, H, W) uint8: stored images, the first of each."""
+    pixels = torch.cat([torch.from_numpy(part["pixels"]) for part in store.read(made)])
+    return pixels[:count]
+
+
+def _dataset(record: Record, registry: Registry, notes: list[str]) -> Dataset | None:
+    """The record's data set where it is here, as it is by default."""
+    try:
+        plugin = resolve(registry, "dataset", Choice(id=record.dataset["id"]))
+        data = open_dataset(registry, plugin)
+    except PrivbenchError as error:
+        notes.append(f"the data set is not here: {error}")
+        return None
+    if data.digest != record.dataset["digest"]:
+        notes.append("the data set that is here is another one than the record's")
+        return None
+    return data
+
+
+def _gallery(
+    record: Record, store: Store, preset: Preset, data: Dataset, released: torch.Tensor
+) -> bytes:
+    """A JPEG file: sources, releases, and reconstructions where the attack makes some."""
+    first = np.arange(0, len(released), preset.probes)
+    chosen = first[np.linspace(0, len(first) - 1, min(PEOPLE, len(first))).round().astype(int)]
+    sources = data.pixels(split(data, preset).probes[chosen])
+    strips: list[tuple[str, np.ndarray]] = [
+        ("source", sources.numpy()),
+        ("released", released[torch.from_numpy(chosen)].numpy()),
+    ]
+    if record.inversion:
+        label = f"{record.attack.id} on {record.anonymizer.id}: reconstructions"
+        made = _find(store, record, "invert", label, record.attack.id)
+        part = store.read_part(made.key, made.parts[INVERTED.index("probes")])["pixels"]
+        strips.append(("reconstructed", part[chosen, 0]))
+    return strips_jpeg(strips)
+
+
+def _described(record: Record, picture: bytes) -> dict[str, str]:
+    digest = bundle.sha256(picture)
+    rows: Sequence[str] = ["photographs", f"what {record.anonymizer.id} releases for them"]
+    if record.inversion:
+        rows = [*rows, f"what {record.attack.id} reconstructs from that"]
+    alt = f"Rows of {PEOPLE} pictures, from above: {'; '.join(rows)}."
+    return {"file": f"{digest[:16]}.jpg", "sha256": digest, "alt": alt}
