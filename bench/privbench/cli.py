@@ -27,6 +27,7 @@ app = App(
 
 app.command(cli_plugins.list_plugins, name="list")
 app.command(cli_plugins.describe)
+app.command(cli_plugins.plugin_app)
 app.command(cli_publish.leaderboard)
 
 Ids = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]

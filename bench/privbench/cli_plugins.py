@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
 from privbench import show
-from privbench.errors import ConfigError, UnknownPluginError, did_you_mean
+from privbench.errors import ConfigError, did_you_mean
+from privbench.scaffold import TemplateKind, write_package
+
+if TYPE_CHECKING:
+    from privbench.testing import Finding, Status
+
+STATUSES: Mapping[Status, str] = {
+    "passed": "passed",
+    "failed": "failed",
+    "expected": "failed as expected",
+    "unexpected-pass": "passed against the expectation",
+}
+"""What a summary calls the outcomes of checks."""
+
+plugin_app = App(name="plugin", help="Write a plugin of your own, and check it.")
 
 
 def list_plugins(*, kind: str = "") -> int:
@@ -19,10 +40,9 @@ def list_plugins(*, kind: str = "") -> int:
     from privbench.registry import load_registry
     from privbench.spec import KINDS
 
-    if kind and kind not in KINDS:
-        raise ConfigError(f"There is no kind of plugin {kind!r}. {did_you_mean(kind, KINDS)}")
+    _check_kind(kind)
     registry = load_registry()
-    for each in (kind,) if kind else KINDS:
+    for each in (k for k in KINDS if kind in ("", k)):
         table = show.table(each, "version", "package", "summary")
         for plugin in registry.of_kind(each):
             spec = plugin.spec
@@ -48,13 +68,8 @@ def describe(plugin: str) -> int:
     from privbench.registry import load_registry, setting_type
     from privbench.spec import API_VERSION
 
-    registry = load_registry()
-    found = [p for (_, name), p in sorted(registry.plugins.items()) if name == plugin]
-    if not found:
-        names = {name for _, name in registry.plugins}
-        raise UnknownPluginError(f"There is no plugin {plugin!r}. {did_you_mean(plugin, names)}")
     console = show.console()
-    for entry in found:
+    for entry in load_registry().named(plugin):
         spec = entry.spec
         console.print(f"[bold]{spec.id}[/] ({spec.kind}, version {spec.version})")
         console.print(escape(spec.summary))
@@ -76,3 +91,96 @@ def describe(plugin: str) -> int:
                 table.add_row(name, *map(escape, words))
             console.print(table)
     return 0
+
+
+@plugin_app.command(name="new")
+def new_plugin(name: str, *, kind: TemplateKind, out: Path | None = None) -> int:
+    """Write a small package with one plugin that works; then make it yours.
+
+    Parameters
+    ----------
+    name
+        Of the package, as pip knows it: privbench-blur.
+    kind
+        What the plugin is.
+    out
+        Folder to write, new or empty; ./NAME by default.
+    """
+    folder = out or Path(name)
+    plugin = write_package(name, kind, folder)
+    print(f"{folder}: a package with the {kind} {plugin}. Next:")
+    print(f"    pip install -e '{folder}[test]'")
+    print(f"    privbench plugin check {plugin}")
+    return 0
+
+
+@plugin_app.command(name="check")
+def check(
+    plugin: str,
+    *,
+    kind: str = "",
+    expect_failure: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+) -> int:
+    """Run the contract kit on an installed plugin: every promise that privbench relies on.
+
+    Exit code 2 if one is broken, or if one holds that was expected to fail.
+
+    Parameters
+    ----------
+    plugin
+        Its id.
+    kind
+        Its kind, where plugins of several kinds have that id.
+    expect_failure
+        A check that it cannot pass, and why: NAME=REASON; may be repeated.
+    """
+    from privbench.registry import load_registry
+
+    _check_kind(kind)
+    expected = _reasons(expect_failure)
+    registry = load_registry()
+    kinds = [entry.spec.kind for entry in registry.named(plugin)]
+    chosen = [each for each in kinds if kind in ("", each)]
+    if len(chosen) != 1:
+        raise ConfigError(f"{plugin} is the id of: {', '.join(kinds)}. Say which with --kind.")
+    spec = registry.get(chosen[0], plugin).spec
+
+    from privbench.testing import check_plugin
+
+    with show.reporter() as reporter:
+        findings = check_plugin(spec, expected_failures=expected, reporter=reporter)
+    _print(findings)
+    return 2 if any(finding.broken for finding in findings) else 0
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    """One line for each check, and a summary."""
+    from rich.markup import escape
+
+    table = show.table("check", "", "seconds", "what was wrong")
+    for finding in findings:
+        style = "bold red" if finding.broken else ""
+        words = (finding.check, finding.status, f"{finding.seconds:.1f}", finding.problem)
+        table.add_row(*map(escape, words), style=style)
+    show.console().print(table)
+    counts = Counter(finding.status for finding in findings)
+    told = ", ".join(f"{counts[status]} {words}" for status, words in STATUSES.items()
+                     if counts[status])  # fmt: skip
+    print(f"{told}, in {sum(finding.seconds for finding in findings):.1f} s")
+
+
+def _check_kind(kind: str) -> None:
+    """Refuse a kind that there is not; "" stands for all."""
+    from privbench.spec import KINDS
+
+    if kind and kind not in KINDS:
+        raise ConfigError(f"There is no kind of plugin {kind!r}. {did_you_mean(kind, KINDS)}")
+
+
+def _reasons(given: tuple[str, ...]) -> Mapping[str, str]:
+    """`NAME=REASON` of each expected failure."""
+    pairs = [text.partition("=") for text in given]
+    for text, (name, _, reason) in zip(given, pairs, strict=True):
+        if not name or not reason.strip():
+            raise ConfigError(f"--expect-failure takes NAME=REASON; got {text!r}.")
+    return {name: reason for name, _, reason in pairs}

@@ -68,14 +68,27 @@ class Registry:
         try:
             found = self.plugins[kind, plugin]
         except KeyError:
-            known = [name for k, name in self.plugins if k == kind]
-            broken = "".join(f"\nNot loaded: {n} ({why})" for n, why in self.failures.items())
-            raise UnknownPluginError(
-                f"There is no {kind} {plugin!r}. {did_you_mean(plugin, known)}{broken}"
-            ) from None
+            raise self._unknown(kind, plugin, {n for k, n in self.plugins if k == kind}) from None
         if found.unavailable:
             raise PluginLoadError(f"The {kind} {plugin!r} is unavailable: {found.unavailable}")
         return found
+
+    def named(self, plugin: str) -> list[Registered]:
+        """The plugins with this id, of whatever kind.
+
+        Raises:
+            UnknownPluginError: there is none; suggests the nearest.
+        """
+        found = [entry for (_, name), entry in sorted(self.plugins.items()) if name == plugin]
+        if not found:
+            raise self._unknown("plugin", plugin, {name for _, name in self.plugins})
+        return found
+
+    def _unknown(self, what: str, plugin: str, known: Iterable[str]) -> UnknownPluginError:
+        broken = "".join(f"\nNot loaded: {name} ({why})" for name, why in self.failures.items())
+        return UnknownPluginError(
+            f"There is no {what} {plugin!r}. {did_you_mean(plugin, known)}{broken}"
+        )
 
     def of_kind(self, kind: Kind) -> list[Registered]:
         """All plugins of one kind, by id."""
