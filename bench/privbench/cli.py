@@ -29,6 +29,10 @@ app.command(cli_plugins.list_plugins, name="list")
 app.command(cli_plugins.describe)
 app.command(cli_plugins.plugin_app)
 app.command(cli_publish.leaderboard)
+app.command(cli_publish.schema)
+app.command(cli_publish.submit)
+app.command(cli_publish.verify)
+app.command(cli_publish.withdraw)
 
 Ids = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 

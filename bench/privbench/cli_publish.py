@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from privbench.errors import PrivbenchError
+from cyclopts import Parameter
+
+from privbench import show
+from privbench.errors import ConfigError, PrivbenchError
+
+if TYPE_CHECKING:
+    from privbench.verify import Verdict
+
+Flag = Annotated[bool, Parameter(negative="")]
 
 
 def leaderboard(
@@ -30,3 +41,162 @@ def leaderboard(
         raise PrivbenchError(str(error)) from error
     print(out)
     return 0
+
+
+def submit(
+    *records: Path,
+    out: Path = Path("leaderboard/records"),
+    store: str = ".privbench/store",
+    consent: str = "",
+    own_images: Flag = False,
+) -> int:
+    """Bundle records with what their numbers rest on, ready to be published.
+
+    Parameters
+    ----------
+    records
+        Record files that `privbench run` wrote; each with its scores beside it.
+    out
+        Folder for the records and their evidence; galleries go to `galleries` beside it.
+    store
+        Of the run: a directory, or an fsspec URL.
+    consent
+        What the people in the images agreed to, where the data set does not say it.
+    own_images
+        Show images in galleries even where the data set does not say that they are rendered.
+    """
+    from privbench.submission import submit as bundle_up
+
+    for path in _files(records):
+        done = bundle_up(path, out, store=store, consent=consent, own_images=own_images)
+        for file in done.files:
+            print(file)
+        for note in done.notes:
+            show.complain(f"{path.name}: {note}")
+    return 0
+
+
+def verify(
+    *records: Path,
+    rerun: float = 0.0,
+    dataset: str = "",
+    set: Annotated[  # noqa: A002 - the flag's name
+        tuple[str, ...], Parameter(consume_multiple=True, negative="")
+    ] = (),
+    device: str = "auto",
+    seed: int = 0,
+    grades: Path | None = None,
+) -> int:
+    """Check published records: hashes, protocol, arithmetic; recompute all numbers.
+
+    Parameters
+    ----------
+    records
+        Record files, or folders of them.
+    rerun
+        Share of the probes to anonymize again and compare, such as 0.1.
+    dataset
+        Where the records' images are: an id, or folder:PATH; by default what the record names.
+    set
+        Settings of the data set: key=value.
+    device
+        Where to anonymize again: auto, cpu, cuda, cuda:1, ...
+    seed
+        Which probes are anonymized again.
+    grades
+        File to keep the grades in, such as leaderboard/grades.json; the board shows them.
+    """
+    from privbench.grades import Grades, merged, read, write
+    from privbench.registry import load_registry
+    from privbench.timing import pick_device
+    from privbench.verify import chosen_data
+    from privbench.verify import verify as check
+
+    registry = load_registry()
+    where = chosen_data(dataset, set, registry)
+    verdicts = []
+    with show.reporter() as reporter:
+        files = list(_files(records))
+        with reporter.task("verifying", len(files), "records") as task:
+            for path in files:
+                verdicts.append(
+                    check(
+                        path,
+                        fraction=rerun,
+                        dataset=where,
+                        device=pick_device(device),
+                        seed=seed,
+                        registry=registry,
+                        reporter=reporter,
+                    )
+                )
+                task.advance()
+    _verdicts(verdicts)
+    if grades is not None:
+        write(merged(read(Grades, grades), {v.name: v.grade for v in verdicts}), grades)
+    return 2 if any(v.grade is None for v in verdicts) else 0
+
+
+def _verdicts(found: Sequence[Verdict]) -> None:
+    """One line a record, and below it why it is refused or what is worth knowing."""
+    for verdict in found:
+        grade = verdict.grade
+        again = grade and grade.rerun
+        ran = (
+            f" ({again.images} of {again.of} probes, {again.identical} bit for bit)"
+            if again
+            else ""
+        )
+        print(f"{verdict.name}: {grade.grade if grade else 'refused'}{ran}")
+        for text in (*verdict.problems, *verdict.notes):
+            print(f"  {text}")
+    levels = Counter(v.grade.grade if v.grade else "refused" for v in found)
+    print(", ".join(f"{count} {level}" for level, count in sorted(levels.items())))
+
+
+def withdraw(
+    record: Path,
+    *,
+    reason: str,
+    withdrawn: Path = Path("leaderboard/withdrawn.json"),
+) -> int:
+    """Withdraw a published record: the board lists it with the reason, and counts it no longer.
+
+    Parameters
+    ----------
+    record
+        Its file.
+    reason
+        What readers of the board are told.
+    withdrawn
+        The list of withdrawn records.
+    """
+    from privbench.grades import withdraw as strike
+
+    made = strike(record, reason, withdrawn)
+    print(f"{made.record}: withdrawn in {withdrawn}. `privbench leaderboard` renders it.")
+    return 0
+
+
+def schema() -> int:
+    """Print the JSON Schema of records."""
+    from privbench.record_schema import schema_text
+
+    print(schema_text(), end="")
+    return 0
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Record files, those in folders included."""
+    if not paths:
+        raise ConfigError("Say which: record files (.json, .json.gz), or a folder of them.")
+    for path in paths:
+        if path.is_dir():
+            found = sorted([*path.glob("*.json"), *path.glob("*.json.gz")])
+            if not found:
+                raise ConfigError(f"There is no record in {path} (*.json, *.json.gz).")
+            yield from found
+        elif path.is_file():
+            yield path
+        else:
+            raise ConfigError(f"There is no record {path}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import zlib
 from abc import abstractmethod
@@ -185,15 +186,13 @@ def read_record(path: Path) -> Record:
 def read_as(kind: type[R], path: Path) -> R:
     """Read and check a record of some kind, as `read_record` does."""
     try:
-        body = json.loads(_text(path))
+        body = json.loads(unpacked(path), parse_constant=_refused, parse_float=_finite)
         if (version := body.get("schema_version")) != SCHEMA_VERSION:
             raise RecordError(
                 f"{path} has record schema {version!r}; this privbench reads {SCHEMA_VERSION}."
             )
         return kind.model_validate(body)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RecordError(f"Cannot read {path}: {error}") from error
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
         raise RecordError(f"{path} is not a record: {error}") from error
 
 
@@ -218,14 +217,34 @@ def write_record(record: Result, folder: Path, *, packed: bool = False) -> Path:
     return path
 
 
-def _text(path: Path) -> str:
-    if path.suffix != ".gz":
-        return path.read_text(encoding="utf-8")
-    with gzip.open(path) as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ValueError(f"unpacks to more than {LARGEST:,} bytes")
-    return data.decode()
+def unpacked(path: Path, limit: int = LARGEST) -> bytes:
+    """A record's JSON.
+
+    Args:
+        limit: bytes that it may have.
+
+    Raises:
+        RecordError: unreadable, or larger.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RecordError(f"Cannot read {path}: {error}") from error
+    if len(data) > limit:
+        raise RecordError(f"{path} is larger than {limit:,} bytes; no record is.")
+    return data
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def _lines(value: Any, indent: str) -> str:

@@ -41,7 +41,8 @@ RANDOM = "random:"
 Such a plugin can be timed, and is refused wherever a number about privacy would come of it.
 """
 
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?")
+ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)?")
+"""What ids look like."""
 
 
 class Config(BaseModel):
@@ -177,7 +178,7 @@ class PluginSpec:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        if not _ID.fullmatch(self.id):
+        if not ID.fullmatch(self.id):
             raise ValueError(
                 f"id must be kebab-case, optionally `distribution/name`; got {self.id!r}"
             )
