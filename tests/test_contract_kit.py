@@ -14,21 +14,16 @@ from privbench import testing as kit
 from privbench.errors import PluginError
 from privbench.registry import load_registry
 from privbench.spec import Config, NoConfig, PluginSpec, Tags
+from privbench.testing import anonymizer, describe
 from privbench.types import ImageBatch, ImageSet
 
+FROM_HERE = ["light_import"]
 Run = Callable[[ImageBatch, Sequence[int]], Any]
 
 BUILT_IN = [r.spec for r in load_registry().of_kind("anonymizer") if not r.unavailable]
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{spec.id}-{check.__name__}")
-        for spec in BUILT_IN
-        for check in kit.anonymizer_checks(spec)
-    ],
-)
+@kit.parametrize_with_checks(BUILT_IN)
 def test_built_in_anonymizers_keep_the_contract(check: kit.Check) -> None:
     """Every installed anonymizer passes every check that its tags call for."""
     check()
@@ -99,46 +94,50 @@ def by_subject(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
 
 
 BROKEN = [
-    (kit.check_description, spec(id="negative"), "distribution/name"),
-    (kit.check_description, spec(kind="metric"), "kind must be anonymizer"),
-    (kit.check_description, spec(summary="two\nlines"), "one line"),
-    (kit.check_description, spec(summary="x" * 101), "longer than 100"),
-    (kit.check_description, spec(honest_noise), "top of its module"),
-    (kit.check_description, spec(tags=Tags(knowledge="none")), "tags of attacks"),
-    (kit.check_light_import, spec(), "imports numpy, torch; move that"),
-    (kit.check_weights, spec(weights=lambda _: {"a": "feed"}), "SHA-256"),
-    (kit.check_weights, spec(weights=lambda _: {"a": "0" * 64}), "licence"),
-    (kit.check_fit, spec(tags=Tags(fit_on="release")), "there is no `fit`"),
-    (kit.check_output, spec(lambda b, _: b.pixels.numpy()), "expected a tensor"),
-    (kit.check_output, spec(lambda b, _: b.pixels[:, :, ::2, ::2]), "expected shape"),
-    (kit.check_output, spec(lambda b, _: (b.pixels * 255).byte()), "expected floats"),
-    (kit.check_output, spec(lambda b, _: b.pixels / 0), "NaN or infinity"),
-    (kit.check_output, spec(lambda b, _: b.pixels + 1), r"values in \[0, 1\]"),
-    (kit.check_source_hidden, spec(lambda b, _: b.pixels.clone()), "4 of 4 released images are"),
-    (kit.check_input_unchanged, spec(in_place), "changed the pixels"),
-    (kit.check_repeatable, spec(lambda b, _: torch.rand_like(b.pixels)), "called again"),
-    (kit.check_order, spec(one_generator), "order was reversed"),
-    (kit.check_order, spec(by_place), "order was reversed"),
-    (kit.check_companions, spec(minus_batch_mean), "among other images"),
-    (kit.check_batch_shape, spec(minus_batch_mean), "an image alone differs"),
-    (kit.check_identity_withheld, spec(by_subject), "known subjects"),
-    (kit.check_seed_of_each_image, spec(lambda b, s: honest_noise(b, [sum(s) % 2**62] * len(s))),
+    (describe.check_description, spec(id="negative"), "distribution/name"),
+    (describe.check_description, spec(summary="two\nlines"), "one line"),
+    (describe.check_description, spec(summary="x" * 101), "longer than 100"),
+    (describe.check_description, spec(honest_noise), "top of its module"),
+    (describe.check_description, spec(tags=Tags(knowledge="none")), "Tags.knowledge belongs"),
+    (describe.check_light_import, spec(), "imports numpy, torch; move that"),
+    (describe.check_weights, spec(weights=lambda _: {"a": "feed"}), "SHA-256"),
+    (describe.check_weights, spec(weights=lambda _: {"a": "0" * 64}), "licence"),
+    (anonymizer.check_fit, spec(tags=Tags(fit_on="release")), "there is no `fit`"),
+    (anonymizer.check_output, spec(lambda b, _: b.pixels.numpy()), "expected a tensor"),
+    (anonymizer.check_output, spec(lambda b, _: b.pixels[:, :, ::2, ::2]), "expected shape"),
+    (anonymizer.check_output, spec(lambda b, _: (b.pixels * 255).byte()), "expected floats"),
+    (anonymizer.check_output, spec(lambda b, _: b.pixels / 0), "NaN or infinity"),
+    (anonymizer.check_output, spec(lambda b, _: b.pixels + 1), r"values in \[0, 1\]"),
+    (anonymizer.check_source_hidden, spec(lambda b, _: b.pixels.clone()), "4 of 4 released images are"),
+    (anonymizer.check_input_unchanged, spec(in_place), "changed the pixels"),
+    (anonymizer.check_repeatable, spec(lambda b, _: torch.rand_like(b.pixels)), "called again"),
+    (anonymizer.check_order, spec(one_generator), "order was reversed"),
+    (anonymizer.check_order, spec(by_place), "order was reversed"),
+    (anonymizer.check_companions, spec(minus_batch_mean), "among other images"),
+    (anonymizer.check_batch_shape, spec(minus_batch_mean), "an image alone differs"),
+    (anonymizer.check_identity_withheld, spec(by_subject), "known subjects"),
+    (anonymizer.check_seed_of_each_image, spec(lambda b, s: honest_noise(b, [sum(s) % 2**62] * len(s))),
      "only another image's seed"),
-    (kit.check_stochastic, spec(tags=Tags(stochastic=True)), "other seeds change nothing"),
-    (kit.check_stochastic, spec(lambda b, s: honest_noise(b, [s[0]] * len(s))),
+    (anonymizer.check_stochastic, spec(tags=Tags(stochastic=True)), "other seeds change nothing"),
+    (anonymizer.check_stochastic, spec(lambda b, s: honest_noise(b, [s[0]] * len(s))),
      "one image with two seeds"),
-    (kit.check_deterministic, spec(honest_noise), "tag it stochastic"),
+    (anonymizer.check_deterministic, spec(honest_noise), "tag it stochastic"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "broken", "message"), BROKEN)
+@pytest.mark.parametrize(("check", "defect", "message"), BROKEN)
 def test_a_broken_promise_is_found(
-    check: Callable[[kit.Workbench], None], broken: PluginSpec, message: str
+    check: Callable[[anonymizer.AnonymizerBench], None], defect: PluginSpec, message: str
 ) -> None:
     """Each check fails on a plugin that breaks just what it checks, and says how."""
     with pytest.raises(PluginError, match=message) as caught:
-        check(kit.Workbench(broken))
-    assert str(caught.value).startswith(broken.id)
+        check(anonymizer.AnonymizerBench(defect))
+    assert str(caught.value).startswith(defect.id)
+
+
+def broken(plugin: PluginSpec) -> list[kit.Finding]:
+    """Promises that a plugin breaks."""
+    return [found for found in kit.check_plugin(plugin) if found.broken]
 
 
 class Undescribed(Config):
@@ -160,19 +159,19 @@ class Required(Config):
 def test_settings_must_be_described_and_defaulted(config: type[Config], message: str) -> None:
     """`privbench describe` and a plain run rely on both."""
     with pytest.raises(PluginError, match=message):
-        kit.check_config(kit.Workbench(spec(config=config)))
+        describe.check_config(anonymizer.AnonymizerBench(spec(config=config)))
 
 
 def test_findings_name_the_check_and_a_crash_is_one_of_them() -> None:
     """An exception inside a plugin is reported like any other broken promise."""
-    findings = kit.check_anonymizer(spec(lambda b, _: b.nothing))  # type: ignore[attr-defined]
+    findings = broken(spec(lambda b, _: b.nothing))  # type: ignore[attr-defined]
     assert {f.check for f in findings} >= {"output", "order"}
     assert "AttributeError" in next(f.problem for f in findings if f.check == "output")
 
 
 def test_an_honest_plugin_has_only_the_finding_that_this_module_imports_torch() -> None:
     """The kit raises no false alarm."""
-    assert [f.check for f in kit.check_anonymizer(spec())] == ["light_import"]
+    assert [f.check for f in broken(spec())] == FROM_HERE
 
 
 class Swapper(Plugin):
@@ -195,12 +194,12 @@ def build_swapper(config: NoConfig) -> Swapper:
 def test_a_fitted_anonymizer_is_fitted_before_it_is_checked() -> None:
     """The tag fit_on makes the kit call `fit` first; without the tag a `fit` is a finding."""
     fitted = spec(build=build_swapper, tags=Tags(fit_on="release"))
-    assert [f.check for f in kit.check_anonymizer(fitted)] == ["light_import"]
+    assert [f.check for f in broken(fitted)] == FROM_HERE
     with pytest.raises(PluginError, match="fit_on must say"):
-        kit.check_fit(kit.Workbench(spec(build=build_swapper)))
+        anonymizer.check_fit(anonymizer.AnonymizerBench(spec(build=build_swapper)))
 
 
 def test_collecting_the_checks_builds_nothing() -> None:
     """A plugin is built when its first check runs, not when pytest collects."""
     never = spec(build=types.SimpleNamespace)
-    assert len(kit.anonymizer_checks(never)) > 10
+    assert len(kit.checks_of(never)) > 10

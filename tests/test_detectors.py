@@ -21,6 +21,7 @@ from privbench.errors import ConfigError, DataError, ModelError, PluginError, Un
 from privbench.plan import find_detector
 from privbench.registry import load_registry
 from privbench.spec import PluginSpec
+from privbench.testing import detector as promises
 from privbench.types import Detections
 from privbench_plugins.detectors._opencv import largest
 
@@ -43,14 +44,7 @@ OFFERED = [r.spec for r in load_registry().of_kind("detector") if not r.unavaila
 RUNNABLE = [spec for spec in OFFERED if spec.id != "yunet"]
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{spec.id}-{check.__name__}")
-        for spec in RUNNABLE
-        for check in kit.detector_checks(spec, PIXELS[:4])
-    ],
-)
+@kit.parametrize_with_checks(RUNNABLE, faces=PIXELS[:4])
 def test_built_in_detectors_keep_the_contract(check: kit.Check) -> None:
     """Every detector that needs no file of the user's passes every check."""
     check()
@@ -197,23 +191,25 @@ def by_batch(pixels: torch.Tensor) -> Detections:
 
 
 BROKEN = [
-    (kit.check_detections, lambda pixels: None, "expected Detections"),
-    (kit.check_detections, lambda p: result(p, points=np.zeros((len(p), 4, 2))), "points must be"),
-    (kit.check_detections, lambda p: result(p, score=np.zeros(len(p))), "must be float32"),
-    (kit.check_detections, half, "finite together"),
-    (kit.check_detections, swapped, "on the image's left"),
-    (kit.check_detector_input_unchanged, writes, "changed the images"),
-    (kit.check_detector_batch, by_batch, "when it came alone"),
+    (promises.check_output, lambda pixels: None, "expected Detections"),
+    (promises.check_output, lambda p: result(p, points=np.zeros((len(p), 4, 2))), "points must be"),
+    (promises.check_output, lambda p: result(p, score=np.zeros(len(p))), "must be float32"),
+    (promises.check_output, half, "finite together"),
+    (promises.check_output, swapped, "on the image's left"),
+    (promises.check_input_unchanged, writes, "changed the images"),
+    (promises.check_companions, by_batch, "when it came alone"),
 ]
 
 
 @pytest.mark.parametrize(("check", "run", "problem"), BROKEN)
 def test_a_broken_promise_is_found(
-    check: Callable[[kit.Workbench], None], run: Callable[[torch.Tensor], Any], problem: str
+    check: Callable[[promises.DetectorBench], None],
+    run: Callable[[torch.Tensor], Any],
+    problem: str,
 ) -> None:
     """Each check fails on the detector that breaks its promise, and passes on an honest one."""
     spec = PluginSpec("detector", "kit/broken", 1, "Broken.", lambda _: Broken(run))
     with pytest.raises(PluginError, match=problem):
-        check(kit.Workbench(spec))
+        check(promises.DetectorBench(spec))
     honest = PluginSpec("detector", "kit/honest", 1, "Honest.", lambda _: Broken(result))
-    check(kit.Workbench(honest))
+    check(promises.DetectorBench(honest))

@@ -21,7 +21,8 @@ from privbench.errors import ConfigError, ModelError, PluginError, PluginLoadErr
 from privbench.plan import Choice, resolve
 from privbench.progress import Silent
 from privbench.registry import load_registry, make_config
-from privbench.testing import Workbench, check_config, check_light_import, check_weights
+from privbench.testing import Workbench
+from privbench.testing.describe import check_config, check_light_import, check_weights
 from privbench.types import AttackerView, ImageSet
 from privbench_plugins.attacks import alignment, recogniser_files, recognisers
 from privbench_plugins.attacks.alignment import ARCFACE, DLIB, Faces, align, dlib_template

@@ -14,7 +14,8 @@ from scipy.ndimage import distance_transform_edt
 from privbench.errors import PluginError
 from privbench.progress import Silent
 from privbench.registry import load_registry
-from privbench.testing import Workbench, check_config, check_light_import, check_weights
+from privbench.testing import Workbench
+from privbench.testing.describe import check_config, check_light_import, check_weights
 from privbench.types import AttackerView, DrawScorer, ImageSet
 from privbench_plugins.anonymizers import diagnostics as anonymizers
 from privbench_plugins.attacks import diagnostics, edges
