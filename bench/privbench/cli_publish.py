@@ -16,30 +16,35 @@ if TYPE_CHECKING:
     from privbench.verify import Verdict
 
 Flag = Annotated[bool, Parameter(negative="")]
+Settings = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
 
 def leaderboard(
     *,
     records: Path = Path("leaderboard/records"),
     out: Path = Path("leaderboard/LEADERBOARD.md"),
+    site: Path | None = None,
 ) -> int:
-    """Make the leaderboard from committed records.
+    """Make the leaderboard from committed records: a Markdown page and a static site.
 
     Parameters
     ----------
     records
-        Directory of record files.
+        Directory of record files; grades, withdrawals and galleries lie beside it.
     out
         Markdown file to write.
+    site
+        Directory of the site; `site` beside the Markdown file by default.
     """
     import privbench_leaderboard
     from privbench.ranking import rank_rows
 
     try:
-        privbench_leaderboard.write(records, out, rank_rows)
+        privbench_leaderboard.write(records, out, rank_rows, site)
     except privbench_leaderboard.LeaderboardError as error:
         raise PrivbenchError(str(error)) from error
     print(out)
+    print((site or out.parent / "site") / "index.html")
     return 0
 
 
@@ -47,6 +52,8 @@ def submit(
     *records: Path,
     out: Path = Path("leaderboard/records"),
     store: str = ".privbench/store",
+    dataset: str = "",
+    set: Settings = (),  # noqa: A002 - the flag's name
     consent: str = "",
     own_images: Flag = False,
 ) -> int:
@@ -60,15 +67,31 @@ def submit(
         Folder for the records and their evidence; galleries go to `galleries` beside it.
     store
         Of the run: a directory, or an fsspec URL.
+    dataset
+        Where the records' images are: an id, or folder:PATH; by default what the record names.
+    set
+        Settings of the data set: key=value.
     consent
         What the people in the images agreed to, where the data set does not say it.
     own_images
         Show images in galleries even where the data set does not say that they are rendered.
     """
+    from privbench.registry import load_registry
+    from privbench.submission import chosen_data
     from privbench.submission import submit as bundle_up
 
+    registry = load_registry()
+    where = chosen_data(dataset, set, registry)
     for path in _files(records):
-        done = bundle_up(path, out, store=store, consent=consent, own_images=own_images)
+        done = bundle_up(
+            path,
+            out,
+            store=store,
+            dataset=where,
+            consent=consent,
+            own_images=own_images,
+            registry=registry,
+        )
         for file in done.files:
             print(file)
         for note in done.notes:
@@ -80,9 +103,7 @@ def verify(
     *records: Path,
     rerun: float = 0.0,
     dataset: str = "",
-    set: Annotated[  # noqa: A002 - the flag's name
-        tuple[str, ...], Parameter(consume_multiple=True, negative="")
-    ] = (),
+    set: Settings = (),  # noqa: A002 - the flag's name
     device: str = "auto",
     seed: int = 0,
     grades: Path | None = None,
@@ -108,8 +129,8 @@ def verify(
     """
     from privbench.grades import Grades, merged, read, write
     from privbench.registry import load_registry
+    from privbench.submission import chosen_data
     from privbench.timing import pick_device
-    from privbench.verify import chosen_data
     from privbench.verify import verify as check
 
     registry = load_registry()

@@ -37,7 +37,9 @@ def curves(trial: Identification, resamples: int, seed: int) -> dict[Literal["cm
     own = trial.scores[np.arange(n), trial.mated]
     above = (trial.scores > own[:, None]).sum(axis=1)
     tied = (trial.scores == own[:, None]).sum(axis=1)
-    ranks = np.unique(np.geomspace(1, people, min(people, LONGEST)).round())
+    ranks = np.arange(1.0, people + 1)
+    if people > LONGEST:
+        ranks = np.unique(np.geomspace(1, people, LONGEST).round())
     cmc = np.clip((ranks[None, :] - above[:, None]) / tied[:, None], 0, 1)
     rates, thresholds = _thresholds(trial.scores, trial.mated)
     roc = np.where(rates < 1, own[:, None] > thresholds, True).astype(np.float64)

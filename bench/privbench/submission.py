@@ -15,12 +15,12 @@ from safetensors.numpy import load as load_safetensors
 
 from privbench import bundle
 from privbench.data import Dataset, Preset, split
-from privbench.errors import PrivbenchError, RecordError
+from privbench.errors import ConfigError, PrivbenchError, RecordError
 from privbench.evidence import Scores
 from privbench.inversion import INVERTED
 from privbench.keys import canonical_json
 from privbench.pictures import strips_jpeg, write_bytes
-from privbench.plan import Choice, open_dataset, resolve
+from privbench.plan import Choice, open_dataset, parse_settings, resolve
 from privbench.recompute import differences, preset_of, recompute
 from privbench.record import PluginRef, Record, read_record, write_record
 from privbench.registry import Registry, load_registry, make_config
@@ -52,6 +52,7 @@ def submit(
     out: Path,
     *,
     store: str,
+    dataset: Choice | None = None,
     consent: str = "",
     own_images: bool = False,
     registry: Registry | None = None,
@@ -64,6 +65,7 @@ def submit(
     Args:
         path: record that `privbench run` wrote; the attack's scores lie beside it.
         out: folder for record and evidence; the gallery goes to `galleries` beside it.
+        dataset: where the record's images are; by default its data set as it ships.
         store: of the run, for the rows of metrics that look at images and for the gallery.
         consent: what the people in the images agreed to, where the data set does not say it.
         own_images: show images even where the data set does not say that they are rendered.
@@ -81,7 +83,7 @@ def submit(
     arrays = bundle.evidence_arrays(preset, _with_truth(record, raw, preset))
     arrays |= _rows(record, opened) | bundle.prints(pixels)
     notes: list[str] = []
-    data = _dataset(record, registry, notes)
+    data = its_data(record, dataset, registry, notes)
     shown = data is not None and (own_images or bool(getattr(data, "rendered", False)))
     if data is not None and getattr(data, "rendered", False):
         consent = consent or RENDERED
@@ -140,13 +142,20 @@ def command_of(record: Record, registry: Registry) -> str:
         if kind == "metric":
             continue  # all that are installed, by default
         words += [f"--{kind}", *([*members] if kind == "attack" else []), *named]
-    words += ["--dataset", record.dataset["id"], "--protocol", record.protocol["name"]]
+    words += ["--dataset", _data_named(record, registry), "--protocol", record.protocol["name"]]
     words += ["--seed", str(record.seed)]
     if record.release.get("draws", 1) > 1:
         words += ["--draws", str(record.release["draws"])]
     if record.release.get("fixed_seed"):
         words += ["--fixed-seed"]
     return shlex.join([*words, *(["--set", *settings] if settings else [])])
+
+
+def _data_named(record: Record, registry: Registry) -> str:
+    """The data set's id; with a word for what the record keeps to itself, such as a path."""
+    found = registry.plugins.get(("dataset", record.dataset["id"]))
+    first = found.spec.argument if found else ""
+    return record.dataset["id"] + (f":{first.upper()}" if first else "")
 
 
 def _changed(kind: Any, ref: PluginRef, registry: Registry) -> tuple[str, list[str]]:
@@ -234,11 +243,17 @@ def _pixels(store: Store, made: Artefact, count: int) -> torch.Tensor:
     return pixels[:count]
 
 
-def _dataset(record: Record, registry: Registry, notes: list[str]) -> Dataset | None:
-    """The record's data set where it is here, as it is by default."""
+def its_data(
+    record: Record, dataset: Choice | None, registry: Registry, notes: list[str]
+) -> Dataset | None:
+    """The record's data set where it is here; None, and a note, where it is not.
+
+    Args:
+        dataset: where it is; by default as it ships.
+    """
     try:
-        plugin = resolve(registry, "dataset", Choice(id=record.dataset["id"]))
-        data = open_dataset(registry, plugin)
+        choice = dataset or Choice(id=record.dataset["id"])
+        data = open_dataset(registry, resolve(registry, "dataset", choice))
     except PrivbenchError as error:
         notes.append(f"the data set is not here: {error}")
         return None
@@ -246,6 +261,20 @@ def _dataset(record: Record, registry: Registry, notes: list[str]) -> Dataset | 
         notes.append("the data set that is here is another one than the record's")
         return None
     return data
+
+
+def chosen_data(name: str, settings: Sequence[str], registry: Registry) -> Choice | None:
+    """A data set as the command line names it; None where it does not.
+
+    Raises:
+        PrivbenchError: there is no such data set, or no such setting.
+    """
+    if not name:
+        if settings:
+            raise ConfigError("--set gives settings of --dataset; name the data set, too.")
+        return None
+    given = parse_settings(settings, [("dataset", name)], registry)
+    return Choice(id=name, settings=given["dataset", name])
 
 
 def _gallery(

@@ -12,9 +12,9 @@ import torch
 
 from privbench import __version__, bundle
 from privbench.data import Preset, split
-from privbench.errors import ConfigError, PrivbenchError, RecordError
+from privbench.errors import PrivbenchError, RecordError
 from privbench.grades import Grade, Level, Rerun, stem
-from privbench.plan import Choice, open_dataset, parse_settings, resolve
+from privbench.plan import Choice, resolve
 from privbench.progress import Reporter, Silent
 from privbench.recompute import CLOSE, differences, preset_of, recompute
 from privbench.record import PluginRef, Record, read_record, unpacked
@@ -22,11 +22,12 @@ from privbench.registry import Registry, load_registry
 from privbench.rerun import rerun
 from privbench.spec import ID, Kind
 from privbench.store import Arrays
+from privbench.submission import its_data
 from privbench.timing import summarize
 from privbench.types import Timing
 
-LARGEST_RECORD = 8 * 2**20
-"""Bytes that a published record may unpack to: a hundred times what one of `full` takes."""
+LARGEST_RECORD = 4 * 2**20
+"""Bytes that a published record may unpack to: many times what one of `full` takes."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -257,14 +258,8 @@ def _people(
     notes: list[str],
 ) -> Iterator[str]:
     """Whose photos were probed is what the protocol draws from the data, where they are here."""
-    try:
-        choice = dataset or Choice(id=record.dataset["id"])
-        data = open_dataset(registry, resolve(registry, "dataset", choice))
-    except PrivbenchError as error:
-        notes.append(f"the data set is not here: {error}")
-        return
-    if data.digest != record.dataset["digest"]:
-        notes.append("the data set that is here is another one than the record's")
+    data = its_data(record, dataset, registry, notes)
+    if data is None:
         return
     if data.licence != record.dataset.get("licence"):
         yield f"the licence of {data.name} is {data.licence!r}"
@@ -276,17 +271,3 @@ def _people(
     for key, ours in (("subject", subject), ("mated", mated), ("strangers", strangers)):
         if not np.array_equal(arrays[key], ours):
             yield f"{key} of the evidence are not the people whom the protocol draws"
-
-
-def chosen_data(name: str, settings: Sequence[str], registry: Registry) -> Choice | None:
-    """A data set as the command line names it; None where it does not.
-
-    Raises:
-        PrivbenchError: there is no such data set, or no such setting.
-    """
-    if not name:
-        if settings:
-            raise ConfigError("--set gives settings of --dataset; name the data set, too.")
-        return None
-    given = parse_settings(settings, [("dataset", name)], registry)
-    return Choice(id=name, settings=given["dataset", name])
