@@ -15,7 +15,8 @@ CORE = ROOT / "bench" / "privbench"
 PLUGINS = ROOT / "plugins" / "privbench_plugins"
 LEADERBOARD = ROOT / "leaderboard" / "privbench_leaderboard"
 ORDER = (
-    "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "registry", "data",
+    "errors", "spec", "progress", "worker", "isolate", "types", "membership", "hookspecs", "keys",
+    "registry", "data",
     "populations", "evidence", "store", "timing", "stats", "settest", "large", "paired",
     "ranking", "record", "ladder", "timing_record", "plan", "session", "release", "oracle",
     "comparison", "training", "inversion", "scoring", "results", "measure", "execute", "pictures",

@@ -471,7 +471,8 @@ def test_a_run_of_the_command_line_says_so(
         main(
             ["run", "--anonymizer", "negative", "--attack", "undo", "--judge", "spy-judge:pixels",
              "--metric", "inversion", "--protocol", "smoke", "--set", f"synthfaces.path={faces}",
-             "--store", str(tmp_path / "store"), "--records", str(tmp_path / "records")]
+             "--store", str(tmp_path / "store"), "--records", str(tmp_path / "records"),
+             "--in-process"]
         )  # fmt: skip
     assert stop.value.code == 0
     out = capsys.readouterr().out

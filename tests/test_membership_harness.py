@@ -34,7 +34,7 @@ from privbench.cli import main
 from privbench.errors import ConfigError, DataError, PluginError
 from privbench.infer import infer, refuse_leak
 from privbench.membership import Checkpoint, MembershipView, Training
-from privbench.plan import Choice, resolve
+from privbench.plan import Choice
 from privbench.populations import (
     ATTACKERS,
     MEMBERSHIP_PROTOCOLS,
@@ -196,8 +196,7 @@ def test_a_run_is_about_one_thing(registry: Registry) -> None:
 
     def of(anonymizer: str, attack: str) -> bool:
         return is_membership(
-            [resolve(registry, "anonymizer", Choice(id=anonymizer))],
-            [resolve(registry, "attack", Choice(id=attack))],
+            [registry.get("anonymizer", anonymizer).spec], [registry.get("attack", attack).spec]
         )
 
     assert of("ldm-finetune", "mia-generated")
@@ -604,8 +603,9 @@ def test_a_study_is_recomputed_from_its_files(registry: Registry, tmp_path: Path
 
 def command(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """Exit code, output and messages of the command line."""
+    here = ["--in-process"] if arguments[0] in ("run", "study") else []
     with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
+        main([*arguments, *here])
     out, err = capsys.readouterr()
     return int(ended.value.code or 0), out, err
 

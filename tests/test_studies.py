@@ -460,7 +460,7 @@ def test_the_command_runs_a_file_and_names_what_failed(
     )
     out, store = tmp_path / "out", tmp_path / "store"
     with pytest.raises(SystemExit) as done:
-        main(["study", str(path), "--out", str(out), "--store", str(store)])
+        main(["study", str(path), "--out", str(out), "--store", str(store), "--in-process"])
     assert done.value.code == 2
     printed = capsys.readouterr()
     assert str(out / "README.md") in printed.out

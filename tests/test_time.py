@@ -260,7 +260,7 @@ def test_the_command_prints_and_writes(
     """A row for each anonymizer and batch size, the device, and the paths of the records."""
     with pytest.raises(SystemExit) as stop:
         main(["time", "pixelate", "none", "--batch", "2", "4", "--images", "4", "--set",
-              f"synthfaces.path={faces}", "--records", str(tmp_path)])  # fmt: skip
+              f"synthfaces.path={faces}", "--records", str(tmp_path), "--in-process"])  # fmt: skip
     out, err = capsys.readouterr()
     assert stop.value.code == 0
     assert sum(line.strip().startswith(("pixelate ", "none ")) for line in out.splitlines()) == 4

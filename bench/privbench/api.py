@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from privbench.errors import ConfigError, RecordError, StoreError
-from privbench.execute import Failure, execute
+from privbench.errors import ConfigError, ModelError, PluginError, RecordError, StoreError
+from privbench.execute import execute
+from privbench.isolate import Failure, Isolation, refuse_own_registry
 from privbench.pictures import inversion_gallery, write_bytes
 from privbench.plan import (
     MOST_DRAWS,
@@ -19,6 +20,7 @@ from privbench.plan import (
     Study,
     make_plan,
     parse_settings,
+    resolve,
     status,
 )
 from privbench.progress import Reporter, Silent
@@ -94,6 +96,7 @@ def run_study(
     repair: bool = False,
     reporter: Reporter | None = None,
     registry: Registry | None = None,
+    isolate: Isolation | None = None,
 ) -> tuple[list[Record], list[Failure]]:
     """Run every cell of a study that is not in the store yet.
 
@@ -105,6 +108,11 @@ def run_study(
         own_images: show images in them even where the data set does not say that they are
             rendered: they may be of real people.
         repair: check every stored part this study uses, and recompute what is damaged.
+        isolate: run cells in a worker process within these limits, as the command line does, so
+            that a plugin that hangs or kills its process costs its own cells only. The worker is a
+            fresh Python: of this process it takes over the import path, the environment and the
+            number of torch's threads. It finds installed plugins only, not those of `registry`,
+            and does not import the calling script. By default cells run in this process.
 
     Returns:
         The records in the study's order, and the cells that failed.
@@ -112,11 +120,13 @@ def run_study(
     Raises:
         PrivbenchError: nothing could be planned, or the store fails.
     """
-    plan = plan_study(study, registry)
-    opened = Store(store)
+    refuse_own_registry(registry, isolate)
+    plan, faults = _plan_without_faults(study, registry or load_registry())
+    opened, device = Store(store), pick_device(study.device)
     if repair:
         discard_damaged(plan, opened)
-    done, failures = execute(plan, opened, pick_device(study.device), reporter or Silent())
+    done, failures = execute(plan, opened, device, reporter or Silent(), isolate)
+    failures = [*faults, *failures]
     if records is not None:
         by_key = {cell.record.key: cell for cell in plan.cells}
         for i, record in enumerate(done):
@@ -125,11 +135,34 @@ def run_study(
     if report is not None:
         from privbench.report import render
 
+        unfinished = [(failure.label, str(failure.error)) for failure in failures]
         drawn = _galleries(plan, opened, done, own_images)
         for name, picture in drawn.items() if records is not None else ():
             write_bytes(Path(str(records)) / f"{name}.inversion.png", picture)
-        write_bytes(Path(report), render(done, drawn).encode())
+        write_bytes(Path(report), render(done, drawn, unfinished).encode())
     return done, failures
+
+
+def _plan_without_faults(study: Study, registry: Registry) -> tuple[Plan, list[Failure]]:
+    """A plan; an anonymizer whose own code or model fails is left out where there are others.
+
+    Raises:
+        PrivbenchError: nothing is left, or it is not an anonymizer's fault.
+    """
+    try:
+        return plan_study(study, registry), []
+    except (PluginError, ModelError):
+        faults: list[Failure] = []
+        sound: list[Choice] = []
+        for choice in study.anonymizers:
+            try:
+                resolve(registry, "anonymizer", choice)
+                sound.append(choice)
+            except (PluginError, ModelError) as error:
+                faults.append(Failure(choice.id, error))
+        if not sound or not faults:
+            raise
+    return plan_study(study.model_copy(update={"anonymizers": tuple(sound)}), registry), faults
 
 
 def _galleries(

@@ -34,7 +34,7 @@ from privbench.populations import (
     populate,
 )
 from privbench.registry import Registry
-from privbench.spec import GeneratorConfig
+from privbench.spec import GeneratorConfig, PluginSpec
 from privbench.types import Ints
 
 MOST_FOLDS: Final = 32
@@ -219,14 +219,14 @@ def query_sets(trials: Sequence[Trial], parts: Mapping[str, Ints]) -> tuple[str,
     return tuple(dict.fromkeys([*always, *sides]))
 
 
-def is_membership(anonymizers: Sequence[Resolved], attacks: Sequence[Resolved]) -> bool:
+def is_membership(anonymizers: Sequence[PluginSpec], attacks: Sequence[PluginSpec]) -> bool:
     """Whether a run is about membership.
 
     Raises:
         ConfigError: some plugins are and others are not.
     """
-    generates = [a.registered.spec.tags.generates for a in anonymizers]
-    infers = [bool(a.registered.spec.tags.infers) for a in attacks]
+    generates = [a.tags.generates for a in anonymizers]
+    infers = [bool(a.tags.infers) for a in attacks]
     if not any(generates) and not any(infers):
         return False
     odd = [a.id for a, g in zip(anonymizers, generates, strict=True) if not g]
@@ -263,7 +263,9 @@ def make_audit(study: MembershipStudy, registry: Registry, device_type: str) -> 
         [resolve(registry, "attack", c) for c in target.attacks or study.attacks]
         for target in study.targets
     ]
-    is_membership(plugins, [a for own in attacks for a in own])
+    is_membership(
+        [p.registered.spec for p in plugins], [a.registered.spec for own in attacks for a in own]
+    )
     for plugin in (*plugins, *(a for own in attacks for a in own)):
         refuse_random(plugin)
     names = {t.mark for t in study.targets} | {t.mark for t in study.trials}

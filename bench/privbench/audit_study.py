@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from privbench.api import STORE
-from privbench.audit import run_cells
+from privbench.audit import run_cells, worker_for
 from privbench.audit_plan import AuditCell, AuditPlan, MembershipStudy, Target, make_audit
 from privbench.audit_record import MembershipRecord
 from privbench.audit_studyfile import TASK, AuditStudyFile, Row, parse_audit_study
 from privbench.audit_summary import summarise
 from privbench.errors import ConfigError, RecordError, did_you_mean
+from privbench.isolate import Isolation, refuse_own_registry
 from privbench.keys import canonical_json
 from privbench.pictures import strips_jpeg, write_bytes
 from privbench.plan import Choice
@@ -146,6 +147,7 @@ def run_audit_study(
     device: str = "auto",
     reporter: Reporter | None = None,
     registry: Registry | None = None,
+    isolate: Isolation | None = None,
 ) -> list[RowOutcome]:
     """Run what is missing of a study about membership and write its files.
 
@@ -155,6 +157,7 @@ def run_audit_study(
         quick: the quick form.
         only: ids of the rows to run now, for work that is shared out; what another process has
             finished in the store is taken up, and nothing is written to `out`.
+        isolate: as for `privbench.api.run_study`.
 
     Returns:
         One outcome per row.
@@ -162,6 +165,7 @@ def run_audit_study(
     Raises:
         PrivbenchError: nothing could be planned or finished, or the store or `out` fails.
     """
+    refuse_own_registry(registry, isolate)
     chosen = selected(study, quick)
     for row in only:
         if row not in (known := [r.id for r in chosen.rows]):
@@ -172,18 +176,19 @@ def run_audit_study(
     opened = Store(store)
     session = AuditSession(plan, opened, where, progress)
     done, failures = {}, {}
-    for number, (cell, wanted) in enumerate(zip(plan.cells, places, strict=True)):
-        if only and not {row for row, _ in wanted} & set(only):
-            continue
-        ids = ", ".join(dict.fromkeys(row for row, _ in wanted))
-        progress.note(f"[{number + 1}/{len(plan.cells)}] row {ids}: {cell.label}")
-        records, failed = run_cells(session, [cell])
-        for place in wanted:
-            name_of = (*place, cell.attack.id)
-            if records:
-                done[name_of] = records[0]
-            for failure in failed:
-                failures[name_of] = str(failure.error)
+    with worker_for(session, isolate) as worker:
+        for number, (cell, wanted) in enumerate(zip(plan.cells, places, strict=True)):
+            if only and not {row for row, _ in wanted} & set(only):
+                continue
+            ids = ", ".join(dict.fromkeys(row for row, _ in wanted))
+            progress.note(f"[{number + 1}/{len(plan.cells)}] row {ids}: {cell.label}")
+            records, failed = run_cells(session, [cell], worker=worker)
+            for place in wanted:
+                name_of = (*place, cell.attack.id)
+                if records:
+                    done[name_of] = records[0]
+                for failure in failed:
+                    failures[name_of] = str(failure.error)
     outcomes = [_outcome(row, chosen, done, failures) for row in chosen.rows]
     if not done:
         reason = next(iter(failures.values()), "")
@@ -193,8 +198,8 @@ def run_audit_study(
     before = _listed(out)
     for record in done.values():
         write_record(record, out / RECORDS, packed=True)
-    if chosen.pictures:
-        write_bytes(out / PICTURE, _pictures(session, chosen, plan, places))
+    if strips := _pictures(session, chosen, plan, places):
+        write_bytes(out / PICTURE, strips_jpeg(strips))
     body = {
         "schema_version": 1,
         "task": TASK,
@@ -246,21 +251,26 @@ def _pictures(
     study: AuditStudyFile,
     plan: AuditPlan,
     places: Sequence[Sequence[Place]],
-) -> bytes:
-    """Photographs of the members' population, then the samples of each row to show."""
+) -> list[tuple[str, Any]]:
+    """Photographs of the members' population, then the samples of each row to show that has some.
+
+    Nothing is made here: a target that failed would fail again, and in this process.
+    """
     first: dict[str, AuditCell] = {}
     for cell, wanted in zip(plan.cells, places, strict=True):
-        for row, _ in wanted:
-            first.setdefault(row, cell)
+        step = cell.samples["target"]
+        if session.store.find(step.stage, step.plugin, step.key):
+            for row, _ in wanted:
+                first.setdefault(row, cell)
     rows = {row.id: row for row in study.rows}
-    shown = [(rows[name].what, first[name]) for name in study.pictures]
+    shown = [(rows[name].what, first[name]) for name in study.pictures if name in first]
     strips = []
-    if getattr(plan.data, "rendered", False):
+    if shown and getattr(plan.data, "rendered", False):
         photos = session.part(shown[0][1], SEEN).pixels[:COLUMNS].numpy()
         strips.append(("photographs of members", photos))
     for label, cell in shown:
         strips.append((label, sampled(session, cell, "target").pixels[:COLUMNS].numpy()))
-    return strips_jpeg(strips)
+    return strips
 
 
 def recompute_audit(out: Path) -> list[RowOutcome]:

@@ -15,9 +15,10 @@ from privbench.errors import ConfigError, PrivbenchError
 
 if TYPE_CHECKING:
     from privbench.audit_studyfile import AuditStudyFile
-    from privbench.execute import Failure
+    from privbench.isolate import Failure, Isolation
     from privbench.plan import Status, Study
     from privbench.record import Result
+    from privbench.timing_record import TimingRecord
 
 app = App(
     name="privbench",
@@ -72,6 +73,32 @@ class What:
     """Where artefacts are kept: a directory, or an fsspec URL."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Limits:
+    """What one cell, an anonymizer under an attack, may cost."""
+
+    timeout: float | None = None
+    """Seconds that one cell may take; it then fails, and the others go on."""
+    memory: float | None = None
+    """GiB that one cell may hold beyond what the program itself does (Linux)."""
+    in_process: Annotated[bool, Parameter(negative="")] = False
+    """Run cells in this process: for a debugger. A plugin that hangs or kills its process then
+    takes the whole run with it."""
+
+    def isolation(self) -> Isolation | None:
+        """For the functions that run cells."""
+        from privbench.isolate import AVAILABLE, Isolation
+
+        limited = self.timeout is not None or self.memory is not None
+        if self.in_process and limited:
+            raise ConfigError("--timeout and --memory need a process of their own for the cells: "
+                              "leave out --in-process.")  # fmt: skip
+        if self.in_process or not (AVAILABLE or limited):
+            return None
+        return Isolation(self.timeout, self.memory)
+
+
 def _study(what: What) -> Study:
     from privbench.api import make_study
     from privbench.plan import load_study
@@ -111,6 +138,7 @@ def run(
     own_images: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     repair: Annotated[bool, Parameter(negative="")] = False,
+    limits: Limits | None = None,
 ) -> int:
     """Run anonymizers under attacks; finished work is never computed again.
 
@@ -132,6 +160,7 @@ def run(
     from privbench.audit import asks_membership
 
     what = what or What()
+    isolate = (limits or Limits()).isolation()
     study = _study(what)
     audit = asks_membership(study)
     if dry_run:
@@ -143,7 +172,7 @@ def run(
                 "--report shows attacks on identity; membership has a study of its own: "
                 "privbench study face-mia."
             )
-        return _audit(study, what.store, records, repair)
+        return _audit(study, what.store, records, repair, isolate)
     with show.reporter() as reporter:
         done, failures = run_study(
             study,
@@ -153,18 +182,21 @@ def run(
             own_images=own_images,
             repair=repair,
             reporter=reporter,
+            isolate=isolate,
         )
     show.results(done)
     return _told(done, failures, records)
 
 
-def _told(done: Sequence[Result], failures: Sequence[Failure], records: str) -> int:
-    """Where the records are and what failed; the exit code."""
+def _told(done: Sequence[Result | TimingRecord], failures: Sequence[Failure], records: str) -> int:
+    """What failed and where the records are; the exit code."""
+    show.failures(failures)
     for record in done:
         print(f"{records}/{record.name}.json")
-    for failure in failures:
-        show.complain(f"{failure.label}: {failure.error}")
-    return 2 if failures else 0
+    if not failures:
+        return 0
+    show.complain(f"Not finished: {'; '.join(failure.label for failure in failures)}.")
+    return 2
 
 
 def _status(study: Study, store: str, audit: bool) -> list[Status]:
@@ -178,7 +210,7 @@ def _status(study: Study, store: str, audit: bool) -> list[Status]:
     return find_status(study, store=store)
 
 
-def _audit(study: Study, store: str, records: str, repair: bool) -> int:
+def _audit(study: Study, store: str, records: str, repair: bool, isolate: Isolation | None) -> int:
     """A run about membership."""
     from privbench.audit import membership_study, run_audit
 
@@ -189,6 +221,7 @@ def _audit(study: Study, store: str, records: str, repair: bool) -> int:
             records=records,
             repair=repair,
             reporter=reporter,
+            isolate=isolate,
         )
     show.memberships(done)
     return _told(done, failures, records)
@@ -208,6 +241,7 @@ def time_alone(
     dataset: str = "synthfaces",
     protocol: str = "auto",
     records: str = ".privbench/timings",
+    limits: Limits | None = None,
 ) -> int:
     """Measure speed and memory of anonymizers alone; says nothing about privacy.
 
@@ -235,28 +269,24 @@ def time_alone(
     records
         Directory for the timing records.
     """
-    from privbench.measure import time_anonymizers
+    from privbench.measure import plan_timings, run_timings
 
+    isolate = (limits or Limits()).isolation()
+    timings = plan_timings(
+        anonymizers,
+        settings=set,
+        dataset=dataset,
+        protocol=protocol,
+        device=device,
+        images=images,
+        batch=batch,
+        warmup=warmup,
+        seed=seed,
+    )
     with show.reporter() as reporter:
-        done = list(
-            time_anonymizers(
-                anonymizers,
-                settings=set,
-                dataset=dataset,
-                protocol=protocol,
-                device=device,
-                images=images,
-                batch=batch,
-                warmup=warmup,
-                seed=seed,
-                records=records,
-                reporter=reporter,
-            )
-        )
+        done, failures = run_timings(timings, records=records, reporter=reporter, isolate=isolate)
     show.timings(done)
-    for record in done:
-        print(f"{records}/{record.name}.json")
-    return 0
+    return _told(done, failures, records)
 
 
 @app.command
@@ -320,6 +350,7 @@ def study(
     out: Path | None = None,
     store: str = ".privbench/store",
     device: str = "auto",
+    limits: Limits | None = None,
 ) -> int:
     """Run a study and write its tables, plots and pictures; without a name, list the studies.
 
@@ -346,6 +377,7 @@ def study(
     from privbench.registry import load_registry
     from privbench.studyfile import load_study_file, select
 
+    isolate = (limits or Limits()).isolation()
     known = load_registry().studies
     if not name:
         table = show.table("study", "variants", "question")
@@ -361,7 +393,9 @@ def study(
     short, definition = load_study_file(name, known)
     folder = out or Path(".privbench/studies" if quick else "docs/studies") / short
     if isinstance(definition, AuditStudyFile):
-        return _audit_study(short, definition, folder, committed, quick, only, store, device)
+        return _audit_study(
+            short, definition, folder, committed, quick, only, store, device, isolate
+        )
     if only:
         raise ConfigError("--only is for studies about membership; this one has no rows to choose.")
     from privbench.study import recompute, run_study_file
@@ -378,6 +412,7 @@ def study(
                 store=store,
                 device=device,
                 reporter=reporter,
+                isolate=isolate,
             )
     try:
         print(privbench_leaderboard.write_study(folder))
@@ -398,6 +433,7 @@ def _audit_study(
     only: tuple[str, ...],
     store: str,
     device: str,
+    isolate: Isolation | None,
 ) -> int:
     """A study about membership."""
     import privbench_leaderboard
@@ -416,6 +452,7 @@ def _audit_study(
                 store=store,
                 device=device,
                 reporter=reporter,
+                isolate=isolate,
             )
     if not only:
         try:

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from privbench.data import Dataset, get_preset, load_part, split
-from privbench.errors import ConfigError
+from privbench.errors import ConfigError, PluginError, PrivbenchError
+from privbench.isolate import Failure, Isolation, isolated
 from privbench.keys import sample_seed
 from privbench.plan import (
     Choice,
@@ -31,9 +32,10 @@ from privbench.release import at_once, fit, timed_batch
 from privbench.results import PACKAGES, package_version, plugin_ref
 from privbench.session import blame
 from privbench.spec import Kind
-from privbench.timing import fingerprint, pick_device, stopwatch, to_json
+from privbench.timing import fingerprint, pick_device, same_threads, stopwatch, to_json
 from privbench.timing_record import TimingRecord, write_timing
 from privbench.types import Anonymizer, ImageSet, Timing, quantize
+from privbench.worker import Run, in_words
 
 TIMINGS = ".privbench/timings"
 BATCHES = 5
@@ -59,7 +61,104 @@ class Wanted:
     protocol: str = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What is to be measured, all of it checked.
+
+    Attributes:
+        asked: what `plan_timings` was called with.
+        plugins: each anonymizer at each batch size.
+        source: the data set whose images are anonymized.
+    """
+
+    asked: Mapping[str, Any]
+    plugins: Sequence[tuple[Resolved, int]]
+    source: Resolved
+    data: Dataset
+    wanted: Wanted
+
+    def measure(self, place: int, reporter: Reporter) -> TimingRecord:
+        """One of the plugins, as `measure` does."""
+        plugin, size = self.plugins[place]
+        return measure(plugin, size, self.source, self.data, self.wanted, reporter)
+
+
 def time_anonymizers(
+    anonymizers: Sequence[str],
+    *,
+    records: str | None = TIMINGS,
+    reporter: Reporter | None = None,
+    registry: Registry | None = None,
+    **how: Any,
+) -> Iterator[TimingRecord]:
+    """Measure anonymizers one after the other, each at every batch size.
+
+    Ids, settings and models are checked before anything is timed.
+
+    Args:
+        anonymizers: their ids.
+        records: directory for the timing records; None writes none.
+        reporter: progress.
+        registry: the plugins to choose from; the installed ones by default.
+        how: as for `plan_timings`.
+
+    Yields:
+        One record for each anonymizer and batch size, when it is done and written.
+
+    Raises:
+        PrivbenchError: before the first record if ids, settings, models or data are at fault;
+            later if an anonymizer fails.
+    """
+    timings = plan_timings(anonymizers, registry=registry, **how)
+    return (
+        _written(timings.measure(place, reporter or Silent()), records)
+        for place in range(len(timings.plugins))
+    )
+
+
+def run_timings(
+    timings: Timings,
+    *,
+    records: str | None = TIMINGS,
+    reporter: Reporter | None = None,
+    isolate: Isolation | None = None,
+) -> tuple[list[TimingRecord], list[Failure]]:
+    """Measure all that can be measured; an anonymizer that fails stops no other.
+
+    Args:
+        timings: from `plan_timings`.
+        records: directory for the timing records; None writes none.
+        reporter: progress.
+        isolate: as for `privbench.api.run_study`; each anonymizer is a cell.
+    """
+    done: list[TimingRecord] = []
+    failures: list[Failure] = []
+    told = reporter or Silent()
+    given = {"asked": timings.asked, "threads": torch.get_num_threads()}
+    with isolated("privbench.measure:open_timings", given, isolate, told) as worker:
+        for place, (plugin, size) in enumerate(timings.plugins):
+            try:
+                if worker is None:
+                    record = timings.measure(place, told)
+                else:
+                    record = TimingRecord.model_validate(worker.run(str(place)))
+            except PrivbenchError as error:
+                failures.append(Failure(f"{plugin.id}, batch {size}", error))
+            except SystemExit as error:
+                failures.append(Failure(f"{plugin.id}, batch {size}", PluginError(in_words(error))))
+            else:
+                done.append(_written(record, records))
+    return done, failures
+
+
+def open_timings(given: Mapping[str, Any], reporter: Reporter) -> Run:
+    """In a worker: plan the same timings once more, then measure by place."""
+    same_threads(given["threads"])
+    timings = plan_timings(**given["asked"])
+    return lambda place: timings.measure(int(place), reporter).model_dump(mode="json")
+
+
+def plan_timings(
     anonymizers: Sequence[str],
     *,
     settings: Sequence[str] = (),
@@ -70,13 +169,9 @@ def time_anonymizers(
     batch: Sequence[int] = (),
     warmup: int = 1,
     seed: int = 0,
-    records: str | None = TIMINGS,
-    reporter: Reporter | None = None,
     registry: Registry | None = None,
-) -> Iterator[TimingRecord]:
-    """Measure anonymizers one after the other, each at every batch size.
-
-    Ids, settings and models are checked before anything is timed.
+) -> Timings:
+    """Check ids, settings, models and data.
 
     Args:
         anonymizers: their ids.
@@ -88,17 +183,16 @@ def time_anonymizers(
         batch: batch sizes; empty: each anonymizer's own.
         warmup: batches before the clock counts.
         seed: of the anonymizers' randomness.
-        records: directory for the timing records; None writes none.
-        reporter: progress.
         registry: the plugins to choose from; the installed ones by default.
 
-    Yields:
-        One record for each anonymizer and batch size, when it is done and written.
-
     Raises:
-        PrivbenchError: before the first record if ids, settings, models or data are at fault;
-            later if an anonymizer fails.
+        PrivbenchError: something of it is at fault.
     """
+    asked = {
+        "anonymizers": list(anonymizers), "settings": list(settings), "dataset": dataset,
+        "protocol": protocol, "device": device, "images": images, "batch": list(batch),
+        "warmup": warmup, "seed": seed,
+    }  # fmt: skip
     if not anonymizers:
         raise ConfigError("Say what to time: ids of anonymizers. `privbench list` shows them.")
     for what, number, least in (("images", images, 1), ("warmup", warmup, 1), ("seed", seed, 0)):
@@ -121,7 +215,7 @@ def time_anonymizers(
     source = resolve(registry, "dataset", Choice(id=dataset, settings=given["dataset", dataset]))
     data = open_dataset(registry, source)
     wanted = Wanted(pick_device(device), images, warmup, seed, protocol)
-    return _measured(plugins, source, data, wanted, records, reporter or Silent())
+    return Timings(asked, plugins, source, data, wanted)
 
 
 def _sizes(
@@ -140,19 +234,11 @@ def _sizes(
     return [(resolve(registry, "anonymizer", c), c.settings["batch_size"]) for c in choices]
 
 
-def _measured(
-    plugins: Sequence[tuple[Resolved, int]],
-    source: Resolved,
-    data: Dataset,
-    wanted: Wanted,
-    records: str | None,
-    reporter: Reporter,
-) -> Iterator[TimingRecord]:
-    for plugin, size in plugins:
-        record = measure(plugin, size, source, data, wanted, reporter)
-        if records is not None:
-            write_timing(record, Path(records))
-        yield record
+def _written(record: TimingRecord, records: str | None) -> TimingRecord:
+    """The record, written where it is wanted."""
+    if records is not None:
+        write_timing(record, Path(records))
+    return record
 
 
 def measure(

@@ -23,7 +23,14 @@ from privbench.data import (
     split,
     trials,
 )
-from privbench.errors import ConfigError, PluginLoadError, UnknownPluginError, did_you_mean
+from privbench.errors import (
+    ConfigError,
+    PluginError,
+    PluginLoadError,
+    PrivbenchError,
+    UnknownPluginError,
+    did_you_mean,
+)
 from privbench.keys import code_digest, key
 from privbench.registry import Registered, Registry, make_config
 from privbench.spec import RANDOM, Config, Kind, Knowledge, PluginSpec
@@ -166,13 +173,25 @@ class Resolved:
 
 
 def resolve(registry: Registry, kind: Kind, choice: Choice) -> Resolved:
-    """Look a plugin up, check its settings, hash its code and weights."""
+    """Look a plugin up, check its settings, hash its code and weights.
+
+    Raises:
+        PrivbenchError: there is none, its settings do not fit, or its own code failed.
+    """
     found = registry.get(kind, plain_id(choice.id))
     settings = choice.settings
     if ":" in choice.id:
         settings = {_argument(found.spec, choice.id): choice.id.partition(":")[2]} | settings
-    config = make_config(found.spec, settings)
-    weights = found.spec.weights(config) if found.spec.weights else {}
+    try:
+        config = make_config(found.spec, settings)
+        weights = found.spec.weights(config) if found.spec.weights else {}
+    except PrivbenchError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"The {kind} {found.spec.id} ({found.distribution}) failed while being planned: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     return Resolved(found, config, code_digest(found.spec.build.__module__), weights)
 
 

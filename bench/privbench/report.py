@@ -46,6 +46,7 @@ caption { text-align: left; padding: .25rem 0; }
 caption, figcaption { font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
+.prose th, .prose td { white-space: normal; }
 thead th { border-bottom-width: 2px; }
 tfoot th, tfoot td { font-weight: 700; background: var(--soft); }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
@@ -68,12 +69,17 @@ _INVERSION = (
 )
 
 
-def render(records: Sequence[Record], galleries: Mapping[str, bytes]) -> str:
+def render(
+    records: Sequence[Record],
+    galleries: Mapping[str, bytes],
+    unfinished: Sequence[tuple[str, str]] = (),
+) -> str:
     """The page.
 
     Args:
         records: of one run; those of one release under several attacks share a section.
         galleries: name of a record -> PNG of what its attack reconstructed.
+        unfinished: what could not be finished, and what happened.
     """
     found = ladders(records)
     sections = "".join(_release(i, ladder, galleries) for i, ladder in enumerate(found, 1))
@@ -85,7 +91,8 @@ def render(records: Sequence[Record], galleries: Mapping[str, bytes]) -> str:
         f"<title>privbench report</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>privbench report</h1>\n{_paragraph(_BOUND)}"
         f"<h2>What was run</h2>\n{_facts(records)}"
-        f"<h2>Overview</h2>\n{_overview(found)}{legend}{sections}</main>\n</body>\n</html>\n"
+        f"<h2>Overview</h2>\n{_overview(found)}{_unfinished(unfinished)}{legend}{sections}"
+        "</main>\n</body>\n</html>\n"
     )
 
 
@@ -130,6 +137,11 @@ def _overview(found: Sequence[Ladder]) -> str:
     head = ("Release", "Rank-1, worst case", "Strongest attack", "By inversion")
     links = [f"#release-{i}" for i in range(1, len(rows) + 1)]
     return _table("All releases", head, rows, links=links)
+
+
+def _unfinished(rows: Sequence[tuple[str, str]]) -> str:
+    """What is missing from the page, and why."""
+    return _table("Not finished", ("What", "What happened"), rows, wide=True) if rows else ""
 
 
 def _given_back(ladder: Ladder) -> str:
@@ -246,17 +258,21 @@ def _table(
     rows: Iterable[Sequence[str]],
     foot: Sequence[str] = (),
     links: Sequence[str] = (),
+    wide: bool = False,
 ) -> str:
     """A table of plain texts in a box that scrolls.
 
     Args:
         links: addresses for the rows' first cells; none if empty.
+        wide: cells hold sentences, which may wrap.
     """
     titles = "".join(f'<th scope="col">{_text(title)}</th>' for title in head)
     body = [_row(row, links[i] if links else "") for i, row in enumerate(rows)]
     end = f"<tfoot>\n{_row(foot)}</tfoot>\n" if foot else ""
+    kind = ' class="prose"' if wide else ""
     inside = (
-        f"<table>\n<caption>{_text(caption)}</caption>\n<thead>\n<tr>{titles}</tr>\n</thead>\n"
+        f"<table{kind}>\n<caption>{_text(caption)}</caption>\n"
+        f"<thead>\n<tr>{titles}</tr>\n</thead>\n"
         f"<tbody>\n{''.join(body)}</tbody>\n{end}</table>"
     )
     return _box(inside, caption)

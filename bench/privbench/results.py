@@ -89,9 +89,22 @@ def estimates_of(
     return result
 
 
-def make_record(session: Session, cell: Cell, released: Released, scored: Artefact) -> Record:
-    """The record of a finished cell."""
+def make_record(
+    session: Session, cell: Cell, released: Released, scored: Artefact
+) -> tuple[Record, dict[str, str]]:
+    """The record of a finished cell, and metric -> error of those that left no numbers."""
     plan = session.plan
+    blank: dict[str, str] = {}
+
+    def numbers(
+        name: str, step: Step, evidence: Mapping[str, Evidence]
+    ) -> dict[str, list[Estimate]]:
+        try:
+            return estimates_of(session, plan.metrics[name], step, evidence)
+        except PluginError as error:  # the attack was hours of work, perhaps
+            blank[name] = str(error)
+            return {}
+
     scores = scores_of(plan, next(iter(session.store.read(scored))), scored.notes["fusion"])
     found_trials = list(trial_evidence(plan, scores))
     by_kind: dict[str, dict[str, Evidence]] = {
@@ -107,25 +120,27 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
     with session.reporter.task(f"{cell.record.label}: metrics", total, "metrics") as task:
         for name, step in cell.rows.items():
             kind = plan.metrics[name].registered.spec.tags.evidence or "identification"
-            found = estimates_of(session, plan.metrics[name], step, by_kind[kind])
-            for trial, numbers in found.items():
-                estimates[trial][name] = numbers
+            for trial, found in numbers(name, step, by_kind[kind]).items():
+                estimates[trial][name] = found
             task.advance()
         for name, step in cell.utility.items():
-            utility[name] = estimates_of(session, plan.metrics[name], step, release)["release"]
+            if of_release := numbers(name, step, release):
+                utility[name] = of_release["release"]
             task.advance()
         if cell.invert:
             inverted: dict[str, Evidence] = {
                 "inversion": inversion_evidence(session, cell, release["release"], scored)
             }
         for name, step in cell.inversion.items():
-            found = estimates_of(session, plan.metrics[name], step, inverted)
-            inversion[name] = found["inversion"]
+            if of_inversion := numbers(name, step, inverted):
+                inversion[name] = of_inversion["inversion"]
             task.advance()
+    steps = {**cell.rows, **cell.utility, **cell.inversion}
+    without = {cell.record.key, *(steps[name].key for name in blank)}
     stages = [*released.values(), *_inverted(session, cell), scored]
     timing = [t for artefact in stages for t in artefact.notes["timing"]]
     spec = plan.data_plugin.registered.spec
-    return Record(
+    record = Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         privbench=package_version("privbench"),
         anonymizer=plugin_ref(cell.anonymizer),
@@ -162,15 +177,16 @@ def make_record(session: Session, cell: Cell, released: Released, scored: Artefa
         metrics={
             name: plugin_ref(plan.metrics[name])
             for name in plan.metrics
-            if name in {*cell.rows, *cell.utility, *cell.inversion}
+            if name in steps and name not in blank
         },
         attack_report=scored.notes["report"] | {"fusion": scored.notes["fusion"]},
         timing=timing,
         packages={name: package_version(name) for name in PACKAGES},
-        keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.stage != "record"}
+        keys={f"{s.stage}:{s.label}": s.key for s in cell.steps() if s.key not in without}
         | {f"member:{n}": c.score.key for n, c in labelled(cell.members).items()}
         | {"record": cell.record.key},
     )
+    return record, blank
 
 
 def inversion_evidence(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from privbench.audit_record import MembershipRecord
+    from privbench.isolate import Failure
     from privbench.plan import Status
     from privbench.progress import Reporter
     from privbench.record import Record
@@ -59,6 +60,17 @@ def statuses(found: Sequence[Status], detail: bool) -> None:
         row = [f"{entry.step.stage} {entry.step.label}", "hit" if entry.hit else "miss"]
         rows.add_row(*row, entry.reason, *([entry.step.key[:16]] if detail else []))
     console().print(rows)
+
+
+def failures(found: Sequence[Failure]) -> None:
+    """A row for each cell that could not be finished: what happened."""
+    from rich.markup import escape
+
+    if found:
+        rows = table("not finished", "what happened")
+        for failure in found:
+            rows.add_row(escape(failure.label), f"[red]{escape(str(failure.error))}[/]")
+        console().print(rows)
 
 
 COLUMNS = {"rank-1": "rank-1", "rank-10": "rank-10", "mAP": "mAP", "auc": "ROC AUC"}
@@ -274,6 +286,8 @@ def timings(done: Sequence[TimingRecord]) -> None:
             f"{numbers['samples']} + {numbers['warmup']}",
             "" if record.label == "measured" else record.label,
         )
+    if not done:
+        return
     screen.print(rows)
     device = done[0].timing["device"]
     screen.print("; ".join(f"{k} {escape(v)}" for k, v in device.items()))

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from privbench.api import STORE
 from privbench.data import PRIMARY_TRIAL
 from privbench.errors import ConfigError, PrivbenchError, RecordError
-from privbench.execute import run_cells
+from privbench.execute import run_cells, worker_for
+from privbench.isolate import Isolation, Worker, refuse_own_registry
 from privbench.ladder import judged
 from privbench.paired import rank1_hits
 from privbench.pictures import write_grid, write_inversions
@@ -80,6 +81,7 @@ def run_study_file(
     device: str = "auto",
     reporter: Reporter | None = None,
     registry: Registry | None = None,
+    isolate: Isolation | None = None,
 ) -> list[Outcome]:
     """Run what is missing of a study and write its files.
 
@@ -89,6 +91,7 @@ def run_study_file(
         name: the study's short name, for `study.json`.
         out: folder for `study.json`, `hits.parquet`, `records/` and `people.jpg`.
         quick: the quick form.
+        isolate: as for `privbench.api.run_study`.
 
     Returns:
         One outcome per variant, in the order of the tables.
@@ -97,6 +100,7 @@ def run_study_file(
         PrivbenchError: no variant could be run, an attack or the data is unusable, or the store
             or `out` fails.
     """
+    refuse_own_registry(registry, isolate)
     registry = registry or load_registry()
     reporter = reporter or Silent()
     variants = select(study, quick)
@@ -108,26 +112,14 @@ def run_study_file(
     absent = [m.id for m in study.metrics if not _installed(m.id, registry)]
     plan = _plan(study, quick, runnable, absent, device, registry)
     planned = [] if quick else _curve_plans(study, runnable, plan, registry, device)
-    opened, cells = Store(store), {}
-    outcomes: list[Outcome] = []
+    opened = Store(store)
     session = Session(plan, opened, pick_device(device), reporter)
-    for number, variant in enumerate(variants):
-        if errors[variant.label]:
-            reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}: left out")
-            outcomes.append(Outcome(variant, error=errors[variant.label]))
-            continue
-        reporter.note(f"[{number + 1}/{len(variants)}] {variant.label}")
-        place = runnable.index(variant)
-        width = len(plan.study.attacks)
-        row = plan.cells[place * width : (place + 1) * width]
-        own = [cell for cell in row if cell.attack.id not in variant.without]
-        records, failures = run_cells(session, own)
-        outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
-        finished = {r.keys["record"] for r in records}
-        cells[variant.label] = [c for c in own if c.record.key in finished]
-    if not any(o.records for o in outcomes):
-        raise ConfigError(f"No variant of the study was finished. {outcomes[-1].error}")
-    curves = _run_curves(study, planned, session)
+    studies = [plan.study, *(curve.study for _, _, curve in planned)]
+    with worker_for(studies, session, isolate) as worker:
+        outcomes, cells = _run_variants(variants, errors, session, worker)
+        if not any(o.records for o in outcomes):
+            raise ConfigError(f"No variant of the study was finished. {outcomes[-1].error}")
+        curves = _run_curves(study, planned, session, worker)
     outcomes = _with_curves(study, outcomes, curves)
     _clear(out)
     made = [r for o in outcomes for r in o.records] + [r for c in curves for r in c.records]
@@ -166,6 +158,33 @@ def run_study_file(
     }
     _write_result(body, outcomes, curves, out)
     return outcomes
+
+
+def _run_variants(
+    variants: Sequence[Variant],
+    errors: Mapping[str, str],
+    session: Session,
+    worker: Worker | None,
+) -> tuple[list[Outcome], dict[str, list[Cell]]]:
+    """What became of every variant, and the finished cells of those that could be run."""
+    outcomes: list[Outcome] = []
+    finished: dict[str, list[Cell]] = {}
+    width = len(session.plan.study.attacks)
+    for number, variant in enumerate(variants):
+        place = f"[{number + 1}/{len(variants)}] {variant.label}"
+        if errors[variant.label]:
+            session.reporter.note(f"{place}: left out")
+            outcomes.append(Outcome(variant, error=errors[variant.label]))
+            continue
+        session.reporter.note(place)
+        first = len(finished) * width
+        row = session.plan.cells[first : first + width]
+        own = [cell for cell in row if cell.attack.id not in variant.without]
+        records, failures = run_cells(session, own, worker)
+        outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
+        keys = {r.keys["record"] for r in records}
+        finished[variant.label] = [c for c in own if c.record.key in keys]
+    return outcomes, finished
 
 
 def _best_inversion(outcome: Outcome, cells: Sequence[Cell]) -> tuple[str, Cell] | None:
@@ -211,7 +230,10 @@ def _curve_plans(
 
 
 def _run_curves(
-    study: StudyFile, plans: Sequence[tuple[int, list[Variant], Plan]], session: Session
+    study: StudyFile,
+    plans: Sequence[tuple[int, list[Variant], Plan]],
+    session: Session,
+    worker: Worker | None,
 ) -> tuple[CurveOutcome, ...]:
     """Every curve on its variants."""
     found = []
@@ -221,7 +243,7 @@ def _run_curves(
         width = len(curve.values)
         for i, variant in enumerate(variants):
             session.reporter.note(f"{curve.attack.id} on {variant.label}: {curve.setting}")
-            records, failures = run_cells(apart, plan.cells[i * width : (i + 1) * width])
+            records, failures = run_cells(apart, plan.cells[i * width : (i + 1) * width], worker)
             error = "; ".join(str(f.error) for f in failures)
             found.append(CurveOutcome(place, variant.label, tuple(records), error))
     return tuple(found)

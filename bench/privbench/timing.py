@@ -48,6 +48,12 @@ def fingerprint(device: torch.device) -> dict[str, str]:
     return facts | {"name": _cpu_model(), "threads": str(torch.get_num_threads())}
 
 
+def same_threads(count: int) -> None:
+    """In a worker process: compute with as many threads as the process that asks."""
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
+
+
 @lru_cache(maxsize=1)
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
