@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from privbench.testing import Check, anonymizer_checks
+from privbench.testing import Check, parametrize_with_checks
 from privbench.types import UNKNOWN, ImageBatch
 
 from privbench_noise import SPEC, GaussianNoise
 
 
-@pytest.mark.parametrize("check", anonymizer_checks(SPEC))
+@parametrize_with_checks([SPEC])
 def test_contract(check: Check) -> None:
-    """Every promise that the specification makes is kept."""
+    """Every promise that privbench relies on is kept."""
     check()
 
 
