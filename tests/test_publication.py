@@ -17,6 +17,9 @@ from sklearn.metrics import roc_curve
 
 from privbench import bundle
 from privbench.api import make_study, run_study
+from privbench.audit import run_audit
+from privbench.audit_plan import MembershipStudy, Target
+from privbench.audit_publication import read_result
 from privbench.cli import main
 from privbench.curves import curves
 from privbench.errors import RecordError
@@ -105,7 +108,7 @@ def spoil(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None
 
 
 def test_what_is_submitted_is_recomputed(board: Path, data: Choice) -> None:
-    """Both records verify: every number follows from the evidence, and nothing is left unchecked."""
+    """Both records verify: every number follows from the evidence, and all is checked."""
     for path in board.glob("*.json.gz"):
         verdict = check(path, data)
         assert verdict.problems == ()
@@ -132,7 +135,9 @@ def test_images_are_anonymized_again(board: Path, data: Choice) -> None:
     assert verdict.grade is not None
     assert verdict.grade.grade == "re-run"
     assert verdict.grade.rerun is not None
-    assert verdict.grade.rerun.images == verdict.grade.rerun.identical == verdict.grade.rerun.of == 8
+    assert (
+        verdict.grade.rerun.images == verdict.grade.rerun.identical == verdict.grade.rerun.of == 8
+    )
 
 
 def test_a_release_of_other_settings_is_found_out(board: Path, data: Choice) -> None:
@@ -171,7 +176,8 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a dropped number": (
         lambda b: b["estimates"]["full-ref"]["identification"].pop(), "must have"),
     "a dropped metric": (
-        lambda b: [t.pop("verification") for t in b["estimates"].values()], "metrics that it names"),
+        lambda b: [t.pop("verification") for t in b["estimates"].values()],
+        "metrics that it names"),
     "edited hits": (lambda b: b["hits"]["rank1"].__setitem__(0, 0.123), "hits"),
     "an edited curve": (
         lambda b: b["curves"]["full-ref"]["cmc"]["value"].__setitem__(0, 0.0), "curves"),
@@ -214,8 +220,8 @@ def test_numbers_that_are_none_are_refused(number: str, board: Path, data: Choic
     """What JSON does not know, or no float holds, is no record."""
     path = first(board)
     text = gzip.decompress(path.read_bytes()).decode()
-    path.write_bytes(gzip.compress(text.replace('"oracle_queries": 0', f'"oracle_queries": {number}')
-                                   .encode()))  # fmt: skip
+    spoiled = text.replace('"oracle_queries": 0', f'"oracle_queries": {number}')
+    path.write_bytes(gzip.compress(spoiled.encode()))
     verdict = check(path, data)
     assert verdict.grade is None
     assert "is not a record" in verdict.problems[0]
@@ -495,3 +501,55 @@ def test_a_record_keeps_its_curves_in_json(published: list[Submitted]) -> None:
     for made in published:
         assert read_record(made.files[0]) == made.record
         assert isinstance(made.record, Record)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published record of an audit of membership: nine people, a model of one epoch."""
+    folder = tmp_path_factory.mktemp("membership")
+    tiny = {"epochs": 1, "samples": 6, "steps": 1, "batch_size": 6, "caption": "x"}
+    study = MembershipStudy(
+        targets=(Target(anonymizer=Choice(id="ldm-finetune", settings=tiny)),),
+        attacks=(Choice(id="mia-loss"), Choice(id="mia-blind")),
+        protocol="smoke",
+    )
+    done, failures = run_audit(study, store=str(folder / "store"), records=str(folder / "runs"))
+    assert not failures
+    for record in done:
+        submit(folder / "runs" / f"{record.name}.json", folder / "records", store="")
+    return folder / "records"
+
+
+def test_membership_records_are_recomputed(audited: Path) -> None:
+    """Scores by query set and scores by trial: all numbers follow, and the command is there."""
+    for path in audited.glob("*.json.gz"):
+        verdict = verify(path)
+        assert verdict.problems == ()
+        assert verdict.grade is not None
+        assert verdict.grade.grade == "recomputed"
+        record = read_result(path)
+        assert "--anonymizer ldm-finetune --attack mia-" in record.command
+        assert record.dataset["consent"] == "no real person: rendered"
+
+
+FORGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "an AUC": (
+        lambda b: b["estimates"]["in-distribution"]["membership"][0].update(value=0.5),
+        "estimates"),
+    "an exact rate": (lambda b: b["exact"]["in-distribution"][0].update(refused="no"), "exact"),
+    "a test of the set": (lambda b: b.update(sets=None), "sets"),
+    "a protocol": (lambda b: b["protocol"]["people"].update(seen=9), "is not ours"),
+    "a threat model": (lambda b: b.update(threat_model="none"), "threat model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_tampered_membership_record_is_refused(what: str, audited: Path, tmp_path: Path) -> None:
+    """As for the other kind."""
+    shutil.copytree(audited, tmp_path / "records")
+    path = next((tmp_path / "records").glob("*mia-loss*.json.gz"))
+    change, words = FORGED[what]
+    edit(path, change)
+    verdict = verify(path)
+    assert verdict.grade is None
+    assert words in " ".join(verdict.problems)

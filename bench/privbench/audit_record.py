@@ -46,6 +46,7 @@ class MembershipRecord(Result):
         exact: trial -> TPRs with exact intervals.
         sets: inference about the set, from the scores of the primary trial.
         pairs: trial -> the two query sets.
+        command: the command line that makes it again; from submission.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -77,6 +78,7 @@ class MembershipRecord(Result):
     packages: dict[str, str]
     keys: dict[str, str]
     scores: dict[str, str] = Field(default_factory=dict)
+    command: str = ""
 
     @property
     def name(self) -> str:

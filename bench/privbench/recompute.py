@@ -104,7 +104,7 @@ def recompute(record: Record, arrays: Arrays, registry: Registry, name: str) -> 
     missing: dict[str, str] = {}
     for metric, ref in record.metrics.items():
         try:
-            plugin, kind = _metric(metric, ref, registry)
+            plugin, kind = metric_of(metric, ref, registry)
             if kind in ("identification", "open-set"):
                 for trial, (closed, opened) in found.items():
                     evidence = closed if kind == "identification" else opened
@@ -137,7 +137,7 @@ def recompute(record: Record, arrays: Arrays, registry: Registry, name: str) -> 
     )
 
 
-def _metric(name: str, ref: PluginRef, registry: Registry) -> tuple[Metric, str]:
+def metric_of(name: str, ref: PluginRef, registry: Registry) -> tuple[Metric, str]:
     """A metric with the record's settings, and what it measures.
 
     Raises:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from privbench import bundle
+from privbench.audit_publication import (
+    membership_arrays,
+    membership_differences,
+    membership_numbers,
+    read_result,
+)
+from privbench.audit_record import MembershipRecord
 from privbench.data import Dataset, Preset, split
 from privbench.errors import ConfigError, PrivbenchError, RecordError
 from privbench.evidence import Scores
@@ -21,16 +28,20 @@ from privbench.inversion import INVERTED
 from privbench.keys import canonical_json
 from privbench.pictures import strips_jpeg, write_bytes
 from privbench.plan import Choice, open_dataset, parse_settings, resolve
-from privbench.recompute import differences, preset_of, recompute
-from privbench.record import PluginRef, Record, read_record, write_record
+from privbench.recompute import Numbers, differences, preset_of, recompute
+from privbench.record import PluginRef, Record, write_record
 from privbench.registry import Registry, load_registry, make_config
-from privbench.store import Artefact, Store
+from privbench.store import Arrays, Artefact, Store
 
 PEOPLE = 6
 """People in a gallery."""
 
 RENDERED = "no real person: rendered"
 """Consent to images that show nobody."""
+
+
+R = TypeVar("R", Record, MembershipRecord)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class Submitted:
         notes: what is left out, and why.
     """
 
-    record: Record
+    record: Record | MembershipRecord
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
@@ -74,54 +85,113 @@ def submit(
         PrivbenchError: a file or a stored step is missing, or the numbers do not follow.
     """
     registry = registry or load_registry()
-    record, opened = read_record(path), Store(store)
-    preset = preset_of(record)
-    raw = _raw_scores(record, path)
-    released = _find(opened, record, "anonymize", f"{record.anonymizer.id}: probes",
-                     record.anonymizer.id)  # fmt: skip
-    pixels = _pixels(opened, released, len(raw["probe_subject"]))
-    arrays = bundle.evidence_arrays(preset, _with_truth(record, raw, preset))
-    arrays |= _rows(record, opened) | bundle.prints(pixels)
+    record = read_result(path)
+    if isinstance(record, MembershipRecord):
+        return _submit_membership(record, path, out, consent, registry)
+    return _submit(record, path, out, Store(store), dataset, consent, own_images, registry)
+
+
+def _submit(
+    record: Record,
+    path: Path,
+    out: Path,
+    store: Store,
+    dataset: Choice | None,
+    consent: str,
+    own_images: bool,
+    registry: Registry,
+) -> Submitted:
     notes: list[str] = []
+    preset = preset_of(record)
+    raw = _raw_scores(record, path, "probe_subject")
+    released = _find(store, record, "anonymize", f"{record.anonymizer.id}: probes",
+                     record.anonymizer.id)  # fmt: skip
+    pixels = _pixels(store, released, len(raw["probe_subject"]))
+    arrays = bundle.evidence_arrays(preset, _with_truth(record, raw, preset))
+    arrays |= _rows(record, store) | bundle.prints(pixels)
     data = its_data(record, dataset, registry, notes)
-    shown = data is not None and (own_images or bool(getattr(data, "rendered", False)))
-    if data is not None and getattr(data, "rendered", False):
-        consent = consent or RENDERED
-    if not consent:
-        notes.append("nothing is said of consent: --consent TEXT says what people agreed to")
-    picture = _gallery(record, opened, preset, data, pixels) if shown and data else b""
+    rendered = bool(getattr(data, "rendered", False))
+    shown = data is not None and (own_images or rendered)
+    picture = _gallery(record, store, preset, data, pixels) if shown and data else b""
     if not picture:
         notes.append("no gallery: the images may be of real people, or are not here")
-    update: dict[str, Any] = {
-        "dataset": record.dataset | ({"consent": consent} if consent else {}),
-        "command": command_of(record, registry),
+
+    def check(kept: Arrays) -> tuple[list[str], Numbers]:
+        numbers = recompute(record, kept, registry, path.name)
+        return differences(record, numbers), numbers
+
+    packed, numbers = _packed(arrays, check, path)
+    done = _completed(record, packed, consent or RENDERED * rendered, registry, notes)
+    update = {
+        "curves": numbers.curves,
         "gallery": _described(record, picture) if picture else {},
     }
-    packed, numbers = b"", None
-    for kept in (bundle.single(arrays), arrays):  # single precision where no number minds
+    return _written(done.model_copy(update=update), out, packed, picture, notes)
+
+
+def _submit_membership(
+    record: MembershipRecord, path: Path, out: Path, consent: str, registry: Registry
+) -> Submitted:
+    """A membership record needs no store: its numbers rest on scores alone."""
+    arrays, notes = (
+        membership_arrays(record, _raw_scores(record, path, "seen_subject")),
+        list[str](),
+    )
+
+    def check(kept: Arrays) -> tuple[list[str], None]:
+        ours, missing = membership_numbers(record, kept, registry, path.name)
+        return membership_differences(record, ours, missing), None
+
+    packed, _ = _packed(arrays, check, path)
+    rendered = bool(getattr(its_data(record, None, registry, notes), "rendered", False))
+    done = _completed(record, packed, consent or RENDERED * rendered, registry, notes)
+    return _written(done, out, packed, b"", notes)
+
+
+def _packed(
+    arrays: Arrays, check: Callable[[Arrays], tuple[list[str], T]], path: Path
+) -> tuple[bytes, T]:
+    """A bundle from which all numbers follow: in single precision, unless one minds.
+
+    Args:
+        check: what does not follow, and the numbers.
+
+    Raises:
+        RecordError: they do not follow from the arrays themselves.
+    """
+    for kept in (bundle.single(arrays), arrays):
         packed = bundle.pack(kept)
-        numbers = recompute(record, bundle.unpack(packed, path.name), registry, path.name)
-        problems = differences(record, numbers)
+        problems, numbers = check(bundle.unpack(packed, path.name))
         if not problems:
-            break
-    if numbers is None or problems:
-        raise RecordError(f"The numbers of {path} do not follow from its scores: {problems[0]}.")
+            return packed, numbers
+    raise RecordError(f"The numbers of {path} do not follow from its scores: {problems[0]}.")
+
+
+def _completed(record: R, packed: bytes, consent: str, registry: Registry, notes: list[str]) -> R:
+    """The record with its evidence, its command, and what people agreed to."""
+    if not consent:
+        notes.append("nothing is said of consent: --consent TEXT says what people agreed to")
     name = f"{record.name}{bundle.SUFFIX}"
-    update |= {
+    update = {
+        "dataset": record.dataset | ({"consent": consent} if consent else {}),
+        "command": command_of(record, registry),
         "scores": {"file": name, "sha256": bundle.sha256(packed)},
-        "curves": numbers.curves,
     }
-    full = record.model_copy(update=update)
-    files = [write_record(full, out, packed=True)]
-    write_bytes(out / name, packed)
-    files.append(out / name)
-    if picture:
-        files.append(out.parent / "galleries" / full.gallery["file"])
-        write_bytes(files[-1], picture)
-    return Submitted(full, tuple(files), tuple(notes))
+    return record.model_copy(update=update)
 
 
-def command_of(record: Record, registry: Registry) -> str:
+def _written(
+    record: Record | MembershipRecord, out: Path, packed: bytes, picture: bytes, notes: list[str]
+) -> Submitted:
+    files = [write_record(record, out, packed=True), out / record.scores["file"]]
+    write_bytes(files[1], packed)
+    if picture and isinstance(record, Record):
+        files.append(out.parent / "galleries" / record.gallery["file"])
+        write_bytes(files[2], picture)
+    return Submitted(record, tuple(files), tuple(notes))
+
+
+def command_of(record: Record | MembershipRecord, registry: Registry) -> str:
     """The command line that makes a record again, with settings that are not defaults.
 
     An attack that fuses others is named after its members.
@@ -144,14 +214,15 @@ def command_of(record: Record, registry: Registry) -> str:
         words += [f"--{kind}", *([*members] if kind == "attack" else []), *named]
     words += ["--dataset", _data_named(record, registry), "--protocol", record.protocol["name"]]
     words += ["--seed", str(record.seed)]
-    if record.release.get("draws", 1) > 1:
-        words += ["--draws", str(record.release["draws"])]
-    if record.release.get("fixed_seed"):
+    release = record.release if isinstance(record, Record) else {}
+    if release.get("draws", 1) > 1:
+        words += ["--draws", str(release["draws"])]
+    if release.get("fixed_seed"):
         words += ["--fixed-seed"]
     return shlex.join([*words, *(["--set", *settings] if settings else [])])
 
 
-def _data_named(record: Record, registry: Registry) -> str:
+def _data_named(record: Record | MembershipRecord, registry: Registry) -> str:
     """The data set's id; with a word for what the record keeps to itself, such as a path."""
     found = registry.plugins.get(("dataset", record.dataset["id"]))
     first = found.spec.argument if found else ""
@@ -176,8 +247,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else canonical_json(value)
 
 
-def _raw_scores(record: Record, path: Path) -> dict[str, np.ndarray]:
-    """What `privbench run` wrote beside the record.
+def _raw_scores(
+    record: Record | MembershipRecord, path: Path, marker: str
+) -> dict[str, np.ndarray]:
+    """What `privbench run` wrote beside the record; `marker` is an array that it holds.
 
     Raises:
         RecordError: it is missing or not what the record names.
@@ -197,7 +270,7 @@ def _raw_scores(record: Record, path: Path) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = load_safetensors(data)
     except SafetensorError as error:
         raise RecordError(f"{beside} is not what `privbench run` writes: {error}.") from error
-    if "probe_subject" not in arrays:
+    if marker not in arrays:
         raise RecordError(f"{beside} is not what `privbench run` writes: submitted already?")
     return arrays
 
@@ -244,7 +317,10 @@ def _pixels(store: Store, made: Artefact, count: int) -> torch.Tensor:
 
 
 def its_data(
-    record: Record, dataset: Choice | None, registry: Registry, notes: list[str]
+    record: Record | MembershipRecord,
+    dataset: Choice | None,
+    registry: Registry,
+    notes: list[str],
 ) -> Dataset | None:
     """The record's data set where it is here; None, and a note, where it is not.
 

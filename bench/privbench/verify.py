@@ -10,16 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from privbench import __version__, bundle
+from privbench import bundle
+from privbench.audit_publication import (
+    membership_differences,
+    membership_numbers,
+    membership_preset_of,
+    read_result,
+)
+from privbench.audit_record import MembershipRecord
 from privbench.data import Preset, split
 from privbench.errors import PrivbenchError, RecordError
 from privbench.grades import Grade, Level, Rerun, stem
 from privbench.plan import Choice, resolve
 from privbench.progress import Reporter, Silent
 from privbench.recompute import CLOSE, differences, preset_of, recompute
-from privbench.record import PluginRef, Record, read_record, unpacked
+from privbench.record import PluginRef, Record, unpacked
 from privbench.registry import Registry, load_registry
 from privbench.rerun import rerun
+from privbench.results import package_version
 from privbench.spec import ID, Kind
 from privbench.store import Arrays
 from privbench.submission import its_data
@@ -77,23 +85,35 @@ def verify(
     notes: list[str] = []
     try:
         digest = bundle.sha256(unpacked(path, LARGEST_RECORD))
-        record = read_record(path)
-        preset = preset_of(record)
-        if problems := [*_form(record, name), *_arithmetic(record, preset)]:
+        record = read_result(path)
+        if isinstance(record, MembershipRecord):
+            membership_preset_of(record)
+            problems = list(_form(record, name))
+        else:
+            preset = preset_of(record)
+            problems = [*_form(record, name), *_arithmetic(record, preset)]
+        if problems:
             return Verdict(name, None, tuple(problems))
-        problems += _plugins(record, registry, notes)
+        problems += [*_timings(record), *_plugins(record, registry, notes)]
         if not (path.parent / f"{name}{bundle.SUFFIX}").exists():
             notes.append(f"there is no evidence beside it: {name}{bundle.SUFFIX}")
             return _verdict(name, digest, "claimed", problems, notes)
         arrays = _evidence(record, path)
-        problems += _picture(record, path)
-        numbers = recompute(record, arrays, registry, record.scores["file"])
-        problems += differences(record, numbers)
-        problems += _people(record, arrays, preset, dataset, registry, notes)
-        if numbers.missing:
-            notes += [f"{m} was not recomputed: {why}" for m, why in numbers.missing.items()]
-        if problems or numbers.missing or fraction == 0:
-            level: Level = "claimed" if numbers.missing else "recomputed"
+        if isinstance(record, MembershipRecord):
+            ours, missing = membership_numbers(record, arrays, registry, record.scores["file"])
+            problems += membership_differences(record, ours, missing)
+        else:
+            problems += _picture(record, path)
+            numbers = recompute(record, arrays, registry, record.scores["file"])
+            missing = dict(numbers.missing)
+            problems += differences(record, numbers)
+            problems += _people(record, arrays, preset, dataset, registry, notes)
+        notes += [f"{m} was not recomputed: {why}" for m, why in missing.items()]
+        level: Level = "claimed" if missing else "recomputed"
+        if problems or missing or fraction == 0:
+            return _verdict(name, digest, level, problems, notes)
+        if isinstance(record, MembershipRecord):
+            notes.append("it releases samples of a model: nothing was anonymized again")
             return _verdict(name, digest, level, problems, notes)
         again = rerun(
             record,
@@ -125,11 +145,11 @@ def _verdict(
 ) -> Verdict:
     if problems:
         return Verdict(name, None, tuple(problems), tuple(notes))
-    grade = Grade(sha256=digest, grade=level, privbench=__version__, rerun=again)
+    grade = Grade(sha256=digest, grade=level, privbench=package_version("privbench"), rerun=again)
     return Verdict(name, grade, (), tuple(notes))
 
 
-def _form(record: Record, name: str) -> Iterator[str]:
+def _form(record: Record | MembershipRecord, name: str) -> Iterator[str]:
     """Names, hashes and ids are of the form that ours have."""
     if record.name != name:
         yield f"the file must be named after its record, {record.name}; it is {name}"
@@ -143,14 +163,15 @@ def _form(record: Record, name: str) -> Iterator[str]:
         yield f"{odd[0][:80]!r} is no plugin id"
     if record.scores and record.scores.get("file") != f"{name}{bundle.SUFFIX}":
         yield f"its evidence must be {name}{bundle.SUFFIX}; it names {record.scores.get('file')!r}"
-    if set(record.metrics) != {m for t in record.estimates.values() for m in t} | {
-        *record.utility, *record.inversion
-    }:  # fmt: skip
+    named = {metric for numbers in record.estimates.values() for metric in numbers}
+    if isinstance(record, Record):
+        named |= {*record.utility, *record.inversion}
+    if set(record.metrics) != named:
         yield "the metrics that it names are not those that it has numbers of"
 
 
 def _arithmetic(record: Record, preset: Preset) -> Iterator[str]:
-    """Parts and timings add up."""
+    """Parts add up."""
     people = {
         "background": (preset.background, preset.train_images),
         "attacker-train": (preset.attacker_train, preset.train_images),
@@ -166,6 +187,10 @@ def _arithmetic(record: Record, preset: Preset) -> Iterator[str]:
             yield f"the part {part} must have {identities} people and {identities * images} images"
         elif found.undetected is not None and not 0 <= found.undetected <= found.images:
             yield f"the part {part} cannot have {found.undetected} images without a face"
+
+
+def _timings(record: Record | MembershipRecord) -> Iterator[str]:
+    """Timings follow from their samples."""
     for stage in record.timing:
         try:
             timing = Timing(
@@ -185,7 +210,9 @@ def _arithmetic(record: Record, preset: Preset) -> Iterator[str]:
             yield f"the timing of {str(stage['stage'])[:80]} does not follow from its samples"
 
 
-def _plugins(record: Record, registry: Registry, notes: list[str]) -> Iterator[str]:
+def _plugins(
+    record: Record | MembershipRecord, registry: Registry, notes: list[str]
+) -> Iterator[str]:
     """What the plugins that are here say of themselves is what the record says."""
     sides: tuple[tuple[Kind, PluginRef], ...] = (
         ("anonymizer", record.anonymizer),
@@ -218,7 +245,7 @@ def _plugins(record: Record, registry: Registry, notes: list[str]) -> Iterator[s
             yield f"the weights of {ref.id} are not those that the record names"
 
 
-def _evidence(record: Record, path: Path) -> Arrays:
+def _evidence(record: Record | MembershipRecord, path: Path) -> Arrays:
     """The bundle beside a record.
 
     Raises:
