@@ -1,16 +1,18 @@
 """Records to tables: a board that anyone can recompute from JSON files alone."""
 
+from privbench_leaderboard.board import Board, read_board
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.figures import plot
-from privbench_leaderboard.markdown import render_markdown, write
+from privbench_leaderboard.markdown import render_markdown
 from privbench_leaderboard.membership_page import render_membership, write_membership
 from privbench_leaderboard.membership_study import MembershipStudy, load_membership
+from privbench_leaderboard.publish import write
 from privbench_leaderboard.records import Entry, load
 from privbench_leaderboard.studies import Study, load_study
 from privbench_leaderboard.study_page import render_study, write_study
 from privbench_leaderboard.tables import Row, SummaryTable, build
 
 __all__ = [
+    "Board",
     "Entry",
     "LeaderboardError",
     "MembershipStudy",
@@ -21,7 +23,7 @@ __all__ = [
     "load",
     "load_membership",
     "load_study",
-    "plot",
+    "read_board",
     "render_markdown",
     "render_membership",
     "render_study",

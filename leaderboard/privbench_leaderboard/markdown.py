@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 from tabulate import tabulate
 
-from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.figures import plot
 from privbench_leaderboard.frontier import Interval
-from privbench_leaderboard.records import Number, Stage, load
-from privbench_leaderboard.tables import Ranker, Row, SummaryTable, build
-
-MAX_TEXT = 120
-"""Longer text from a record is cut."""
+from privbench_leaderboard.records import Number, Stage
+from privbench_leaderboard.standing import LONGEST_REASON, Withdrawn
+from privbench_leaderboard.tables import Row, SummaryTable
+from privbench_leaderboard.text import MAX_TEXT, plain
 
 _COLUMNS = (
     ("Rank", "left"),
@@ -33,7 +29,7 @@ _COLUMNS = (
     ("D_sys ↓", "left"),
     ("No face in source", "right"),
 )
-_OPTIONAL = {"Ties", "DIR at FPIR 10 % ↓", "D_sys ↓", "No face in source"}
+_OPTIONAL = {"Ties", "DIR at FPIR 10 % ↓", "D_sys ↓", "No face in source", "Weights' licence"}
 """Columns that appear where some row has a value."""
 
 _COSTS = (
@@ -41,9 +37,11 @@ _COSTS = (
     ("Peak MiB ↓", "right"),
     ("Device", "left"),
     ("Seeds", "right"),
+    ("Weights' licence", "left"),
+    ("Grade", "left"),
 )
 
-_UTILITY = (
+UTILITY = (
     ("detection", "Faces found"),
     ("attributes/mean", "Attributes kept"),
     ("downstream/mean", "Downstream"),
@@ -52,7 +50,7 @@ _UTILITY = (
 """Utilities that have a column wherever some record holds them: `metric/output`, or `metric` for
 its first output."""
 
-_ATTACKER = {
+ATTACKER = {
     "adaptive": "adaptive (may ask the anonymizer about images of its own)",
     "black-box": "black-box (sees releases, may not ask)",
     "none": "knows nothing of the anonymizer",
@@ -90,20 +88,20 @@ of each probe in all records, rows whose intervals overlap share a range of rank
 diagnostics are not ranked: a positive control leaves the person recognisable, a negative control
 shows somebody else, a diagnostic releases what nobody would, to see what it gives away. What was
 not measured is blank.
+
+**Grade** is what was checked of a row's records, the worst of them: *claimed*, nothing;
+*recomputed*, all numbers follow from the scores stored with them; *re-run*, a sample of the images
+comes out the same again (`docs/leaderboard.md`).
 """
 
 
-def escape(text: str) -> str:
+def escape(text: str, most: int = MAX_TEXT) -> str:
     r"""Text from a record, made inert inside a Markdown table or paragraph.
 
     >>> print(escape("a|b\n<i>`x`</i> [l](http://e.org)"))
     a&#124;b &#60;i&#62;&#96;x&#96;&#60;/i&#62; &#91;l&#93;(http&#58;//e.org)
     """
-    shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    shown = " ".join(shown.split())
-    if len(shown) > MAX_TEXT:
-        shown = shown[: MAX_TEXT - 1] + "…"
-    shown = "".join(f"&#{ord(c)};" if c in _SPECIAL else c for c in shown)
+    shown = "".join(f"&#{ord(c)};" if c in _SPECIAL else c for c in plain(text, most))
     # GitHub links bare addresses as well.
     return shown.replace("://", "&#58;//").replace("www.", "www&#46;").replace("WWW.", "WWW&#46;")
 
@@ -112,55 +110,44 @@ _SPECIAL = frozenset("&<>|`\\[]*_~@#$!")
 
 
 def render_markdown(
-    tables: Sequence[SummaryTable], plots: Mapping[int, str] = MappingProxyType({})
+    tables: Sequence[SummaryTable],
+    plots: Mapping[int, str] = MappingProxyType({}),
+    withdrawn: Sequence[Withdrawn] = (),
 ) -> str:
     """The whole board as Markdown.
 
     Args:
         tables: as `build` returns them.
         plots: place of a table -> file name of its plot, beside the page.
+        withdrawn: records that count no more.
     """
     parts = [
         "# Leaderboard\n\n<!-- Written by `privbench leaderboard`. Do not edit. -->\n",
         _LEGEND,
         *(_section(table, plots.get(i, "")) for i, table in enumerate(tables)),
+        *([_withdrawals(withdrawn)] if withdrawn else []),
     ]
     return "\n".join(parts)
 
 
-def write(
-    records: Path | str, out: Path | str, ranker: Ranker | None = None
-) -> tuple[SummaryTable, ...]:
-    """Recompute the board from a folder of records, and beside it a plot of each table.
-
-    Args:
-        records: folder that holds record files, at any depth.
-        out: Markdown file to write.
-        ranker: compares rows probe by probe; see `build`.
-
-    Raises:
-        LeaderboardError: see `load` and `build`; or the file cannot be written.
-    """
-    tables = build(load(records), ranker)
-    path = Path(out)
-    plots = {}
-    if path.is_dir():
-        raise LeaderboardError(f"Cannot write {path}: it is a folder.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for i, table in enumerate(tables):
-            name = f"{path.stem.lower()}-{i + 1}.png"
-            if plot(table, path.with_name(name)):
-                plots[i] = name
-        path.write_text(render_markdown(tables, plots), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise LeaderboardError(f"Cannot write {path}: {error}") from error
-    return tables
+def _withdrawals(withdrawn: Sequence[Withdrawn]) -> str:
+    rows = [
+        [
+            escape(w.date),
+            escape(w.entry.anonymizer.id),
+            escape(w.entry.attack.id),
+            escape(w.entry.stem),
+            escape(w.reason, LONGEST_REASON),
+        ]
+        for w in withdrawn
+    ]
+    head = ["Date", "Anonymizer", "Attack", "Record", "Reason"]
+    return f"## Withdrawn\n\nThese records count in no row.\n\n{pipe_table(head, rows)}\n"
 
 
 def _section(table: SummaryTable, image: str) -> str:
-    utilities = [(n, u) for n, _ in _UTILITY if (u := _first(table.rows, n)) is not None]
-    names = dict(_UTILITY)
+    utilities = [(n, u) for n, _ in UTILITY if (u := _first(table.rows, n)) is not None]
+    names = dict(UTILITY)
     columns = [
         *_COLUMNS,
         *((f"{names[n]} {'↑' if u.protects == 'higher' else '↓'}", "left") for n, u in utilities),
@@ -187,13 +174,13 @@ def _section(table: SummaryTable, image: str) -> str:
     ranked, apart = ([r for r in table.rows if bool(r.control) == c] for c in (False, True))
     models = list(dict.fromkeys(row.threat_model for row in table.rows))
     for i, model in enumerate(models):
-        parts += [f"### Attacker: {_ATTACKER[model]}", ""]
+        parts += [f"### Attacker: {ATTACKER[model]}", ""]
         for rows in (ranked, apart):
             if shown := [row for row in rows if row.threat_model == model]:
                 parts += ["Controls and diagnostics:", ""] if rows is apart else []
                 parts += [grid(shown), ""]
         if image and not i:
-            parts += [f"![Worst-case rank-1 against utility]({image})", ""]
+            parts += [f"![Worst-case rank-1 against utility and time]({image})", ""]
     warnings = [f"> **Warning.** {inert(text)}\n" for text in table.warnings]
     return "\n".join([*parts, _facts(table), *_controls(table), *warnings])
 
@@ -219,15 +206,22 @@ def _code(text: str) -> str:
     return "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
 
 
-def _facts(table: SummaryTable) -> str:
+def facts_of(table: SummaryTable) -> str:
+    """How large a table's evidence is, as plain text."""
     probes = _spread(row.probes for row in table.rows)
     people = _spread(row.people for row in table.rows)
     chance = _spread(number(row.rank1.chance) for row in table.rows if row.rank1)
     return (
         f"{probes} probes of {people} enrolled people; chance {chance}; {table.resamples:,} "
-        f"resamples of identities; primary trial {escape(table.trial)}; data set "
-        f"{escape(table.data)}, SHA-256 {escape(table.digest[:12])}. {BOUND}\n"
+        f"resamples of identities; primary trial {plain(table.trial)}; data set "
+        f"{plain(table.data)}, SHA-256 {plain(table.digest[:12])}"
     )
+
+
+def _facts(table: SummaryTable) -> str:
+    said = [f"licence {d.licence}" for d in table.datasets if d.licence]
+    said += [f"consent: {d.consent}" for d in table.datasets if d.consent]
+    return f"{'; '.join(escape(s, 400) for s in [facts_of(table), *said])}. {BOUND}\n"
 
 
 def _controls(table: SummaryTable) -> list[str]:
@@ -257,6 +251,8 @@ def _cells(row: Row, utilities: Sequence[str]) -> list[str]:
         f"{row.stage.peak_bytes / 2**20:.0f}" if row.stage else "",
         _device(row.stage, row.dtype),
         str(row.seeds),
+        escape(row.worst.anonymizer.licence),
+        row.grade,
     ]
 
 

@@ -7,15 +7,18 @@ be recomputed without the benchmark. Only the fields that a table needs are name
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Field,
     FiniteFloat,
     NonNegativeInt,
     PositiveInt,
@@ -29,7 +32,20 @@ SCHEMA_VERSION = 1
 """The record schema that this package reads."""
 
 LARGEST = 64 * 2**20
-"""Bytes that a packed record may unpack to."""
+"""Bytes that a record may have, unpacked."""
+
+MOST_PROBES = 100_000
+MOST_POINTS = 10_000
+MOST_NUMBERS = 1_000
+"""Probes, points of a curve, numbers of a metric that a record may hold: no honest one has as
+many, and a board has to be made of all of them together."""
+
+Grade = Literal["claimed", "recomputed", "re-run"]
+"""What somebody else has checked of a record: nothing; that its numbers follow from the scores
+stored with it; that a sample of its images comes out the same again."""
+
+GRADES: tuple[Grade, ...] = ("claimed", "recomputed", "re-run")
+"""From worst to best."""
 
 ThreatModel = Literal["none", "black-box", "adaptive"]
 Control = Literal["positive", "negative", "diagnostic"]
@@ -69,6 +85,8 @@ class Plugin(_Model):
     config: dict[str, Any]
     code: str
     weights: dict[str, str]
+    summary: str = ""
+    licence: str = ""
     control: Control | None = None
 
 
@@ -83,10 +101,13 @@ class Protocol(_Model):
 
 
 class Data(_Model):
-    """The data set."""
+    """The data set, and what it says of its licence and of the consent of the people in it."""
 
     id: str
     digest: str
+    version: str = ""
+    licence: str = ""
+    consent: str = ""
 
 
 class Part(_Model):
@@ -107,8 +128,8 @@ class Release(_Model):
 class Hits(_Model):
     """Rank-1 of each probe on the primary trial, and whose it is."""
 
-    subject: tuple[int, ...]
-    rank1: tuple[FiniteFloat, ...]
+    subject: tuple[int, ...] = Field(max_length=MOST_PROBES)
+    rank1: tuple[FiniteFloat, ...] = Field(max_length=MOST_PROBES)
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
@@ -117,10 +138,51 @@ class Hits(_Model):
         return self
 
 
+Points = Annotated[tuple[FiniteFloat, ...], Field(max_length=MOST_POINTS)]
+
+
+class Curve(_Model):
+    """A curve with its pointwise 95 % band.
+
+    Attributes:
+        x: ranks, or false match rates.
+        value: at each x, in [0, 1].
+        low: lower end of the band.
+        high: upper end.
+    """
+
+    x: Points
+    value: Points
+    low: Points
+    high: Points
+
+    @model_validator(mode="after")
+    def _matched(self) -> Self:
+        if len({len(self.x), len(self.value), len(self.low), len(self.high)}) > 1:
+            raise ValueError("a curve needs as many values and bounds as places")
+        return self
+
+
+class Curves(_Model):
+    """The two curves of a trial."""
+
+    cmc: Curve | None = None
+    roc: Curve | None = None
+
+
+class Picture(_Model):
+    """A file of what was released, in the folder of galleries beside the records."""
+
+    file: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,99}\.(jpg|jpeg|png|webp)$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    alt: str = Field(min_length=1, max_length=2000)
+
+
 class Summary(_Model):
     """A stage's timing after warm-up."""
 
     median_ms_per_image: FiniteFloat | None = None
+    p95_ms_per_image: FiniteFloat | None = None
 
 
 class Stage(_Model):
@@ -128,13 +190,30 @@ class Stage(_Model):
 
     stage: str
     peak_bytes: NonNegativeInt
+    batch_size: int | None = None
     device: dict[str, str]
     summary: Summary
 
 
-class Entry(_Model):
-    """One anonymizer under one attack with one seed: one record file."""
+Numbers = Annotated[list[Number], Field(max_length=MOST_NUMBERS)]
 
+
+class Entry(_Model):
+    """One anonymizer under one attack with one seed: one record file.
+
+    Attributes:
+        stem: the file's name without `.json` or `.json.gz`.
+        sha256: of the unpacked file.
+        grade: what was checked of it.
+        checked: how many images were made again, in words; "" where none.
+
+    These four are no part of the file, whatever it says.
+    """
+
+    stem: str = ""
+    sha256: str = ""
+    grade: Grade = "claimed"
+    checked: str = ""
     anonymizer: Plugin
     attack: Plugin
     threat_model: ThreatModel
@@ -144,11 +223,19 @@ class Entry(_Model):
     parts: dict[str, Part]
     seed: int
     dtype: str
-    estimates: dict[str, dict[str, list[Number]]]
-    utility: dict[str, list[Number]]
-    timing: list[Stage]
+    estimates: dict[str, dict[str, Numbers]]
+    utility: dict[str, Numbers]
+    timing: list[Stage] = Field(max_length=MOST_NUMBERS)
     release: Release = Release()
     hits: Hits | None = None
+    created: str = ""
+    privbench: str = ""
+    oracle_queries: NonNegativeInt = 0
+    packages: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    command: str = ""
+    curves: dict[str, Curves] = {}
+    gallery: Annotated[Picture | None, BeforeValidator(lambda found: found or None)] = None
 
     def number(self, trial: str, metric: str, name: str) -> Number | None:
         """An estimate from identification evidence, or None where the record has none."""
@@ -171,18 +258,19 @@ def load(folder: Path | str) -> tuple[Entry, ...]:
     if not root.is_dir():
         raise LeaderboardError(f"There is no folder {root}.")
     paths = sorted([*root.rglob("*.json"), *root.rglob("*.json.gz")])
-    entries = tuple(_read(path) for path in paths)
+    entries = tuple(read(path) for path in paths)
     if not entries:
         raise LeaderboardError(f"{root} holds no records (*.json, *.json.gz).")
     return entries
 
 
-def parse(text: str, name: str = "record") -> Entry:
+def parse(text: str, name: str = "record", stem: str = "") -> Entry:
     """One record from its JSON text.
 
     Args:
         text: the file's content.
         name: what an error message calls it.
+        stem: of the file's name.
 
     Raises:
         LeaderboardError: not JSON, another schema version, or fields that do not fit.
@@ -198,26 +286,33 @@ def parse(text: str, name: str = "record") -> Entry:
             f"{name} has record schema {version!r}; this leaderboard reads {SCHEMA_VERSION}. "
             "Run the benchmark again, or use the matching release of privbench."
         )
+    ours = {
+        "stem": stem,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "grade": "claimed",
+        "checked": "",
+    }
     try:
-        return Entry.model_validate(body)
+        return Entry.model_validate(body | ours)
     except ValidationError as error:
         raise LeaderboardError(f"{name} is not a record: {'; '.join(_problems(error))}.") from None
 
 
-def _read(path: Path) -> Entry:
+def read(path: Path) -> Entry:
+    """One record file; one that ends in `.gz` is unpacked.
+
+    Raises:
+        LeaderboardError: unreadable, larger than `LARGEST`, or no record.
+    """
     try:
-        text = _unpacked(path) if path.suffix == ".gz" else path.read_text(encoding="utf-8")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise LeaderboardError(f"The record {path} unpacks to more than {LARGEST:,} bytes.")
+        text = data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LeaderboardError(f"Cannot read the record {path}: {error}") from error
-    return parse(text, str(path))
-
-
-def _unpacked(path: Path) -> str:
-    with gzip.open(path) as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise LeaderboardError(f"The record {path} unpacks to more than {LARGEST:,} bytes.")
-    return data.decode()
+    return parse(text, str(path), path.name.removesuffix(".gz").removesuffix(".json"))
 
 
 def _refuse(constant: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +9,17 @@ from typing import Any, Protocol, TypeVar
 
 from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.records import (
+    GRADES,
     Control,
+    Data,
     Entry,
+    Grade,
     Hits,
     Number,
-    Plugin,
-    Release,
     Stage,
     ThreatModel,
 )
+from privbench_leaderboard.subjects import canonical, labels_of, names_of, ref, subject_of
 
 RANKED_BY = ("identification", "rank-1")
 """Metric and output whose worst case over attacks ranks the rows; lower protects better."""
@@ -62,6 +63,9 @@ class Row:
         dtype: it computed with.
         probes: N.
         hits: rank-1 of each probe.
+        worst: the record of that attack and seed.
+        tried: all records that the worst case was taken over.
+        grade: the worst of theirs.
     """
 
     anonymizer: str
@@ -83,7 +87,10 @@ class Row:
     stage: Stage | None
     dtype: str
     probes: int | None
-    hits: Hits | None = None
+    hits: Hits | None
+    worst: Entry
+    tried: tuple[Entry, ...]
+    grade: Grade
     ties: tuple[str, ...] = ()
 
 
@@ -124,6 +131,8 @@ class SummaryTable:
         rows: strongest threat model first; there, ranked rows by rank-1, then controls.
         warnings: what a reader must know before believing the table.
         control_attacks: rank-1 of attacks that are controls, which no row counts.
+        entries: all records of the table, those under control attacks too.
+        datasets: what they say of the data set; one, unless they disagree.
         ranked_by: name of the column that ranks.
     """
 
@@ -135,7 +144,9 @@ class SummaryTable:
     trial: str
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
-    control_attacks: tuple[tuple[str, Number | None], ...] = ()
+    control_attacks: tuple[tuple[str, Number | None], ...]
+    entries: tuple[Entry, ...]
+    datasets: tuple[Data, ...]
     ranked_by: str = RANKED_BY[1]
 
 
@@ -160,7 +171,7 @@ def build(entries: Iterable[Entry], ranker: Ranker | None = None) -> tuple[Summa
 def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
     protocol = entries[0].protocol
     name = f"{protocol.name} v{protocol.version}"
-    if len({_canonical(e.protocol.model_dump()) for e in entries}) > 1:
+    if len({canonical(e.protocol.model_dump()) for e in entries}) > 1:
         raise LeaderboardError(
             f"Records of protocol {name} disagree on its numbers: one of them was made with a "
             "changed preset that kept its version."
@@ -168,11 +179,10 @@ def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
     if len({e.primary_trial for e in entries}) > 1:
         raise LeaderboardError(f"Records of protocol {name} disagree on the primary trial.")
     allowed = [e for e in entries if e.attack.control is None]
-    labels = _labels(e.anonymizer for e in allowed)
-    released = {_subject(e): labels[_ref(e.anonymizer)] + _drawn(e.release) for e in allowed}
-    attacks = _labels(e.attack for e in allowed)
+    released = names_of(allowed)
+    attacks = labels_of(e.attack for e in allowed)
     rows = []
-    for subject in _group(allowed, _subject).values():
+    for subject in _group(allowed, subject_of).values():
         for model in {e.threat_model for e in subject}:
             tried = [e for e in subject if _POWER[e.threat_model] <= _POWER[model]]
             rows.append(_row(model, tried, released, attacks))
@@ -191,6 +201,10 @@ def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
             for e in sorted(entries, key=lambda e: (e.attack.id, e.anonymizer.id, _harm(e)))
             if e.attack.control is not None
         ),
+        entries=tuple(sorted(entries, key=lambda e: (e.stem, e.sha256))),
+        datasets=tuple(
+            sorted({e.dataset for e in entries}, key=lambda d: canonical(d.model_dump()))
+        ),
     )
 
 
@@ -204,9 +218,9 @@ def _row(
     trial = worst.primary_trial
     rank1 = _rank1(worst)
     gallery = worst.parts.get("gallery")
-    by = _ref(worst.attack)
+    by = ref(worst.attack)
     return Row(
-        anonymizer=labels[_subject(worst)],
+        anonymizer=labels[subject_of(worst)],
         control=worst.anonymizer.control,
         threat_model=model,
         rank=None,
@@ -219,26 +233,22 @@ def _row(
         undetected=_missed(worst),
         people=gallery.identities if gallery else None,
         attack=attacks[by],
-        attacks=len({_ref(e.attack) for e in tried}),
-        seeds=len({e.seed for e in tried if _ref(e.attack) == by}),
+        attacks=len({ref(e.attack) for e in tried}),
+        seeds=len({e.seed for e in tried if ref(e.attack) == by}),
         utility=_utility(worst),
         stage=worst.anonymize_stage(),
         dtype=worst.dtype,
         probes=rank1.n if rank1 else None,
         hits=worst.hits,
+        worst=worst,
+        tried=tuple(sorted(tried, key=_harm, reverse=True)),
+        grade=min((e.grade for e in tried), key=GRADES.index),
     )
 
 
 def _missed(entry: Entry) -> float | None:
     part = entry.parts.get("probes")
     return None if part is None or part.undetected is None else part.undetected / part.images
-
-
-def _drawn(release: Release) -> str:
-    """What is unusual about a release."""
-    draws = [f"{release.draws} draws"] if release.draws > 1 else []
-    seeds = ["one seed for all images"] if release.fixed_seed else []
-    return f" ({', '.join(draws + seeds)})" if draws or seeds else ""
 
 
 def _utility(entry: Entry) -> dict[str, Number]:
@@ -302,7 +312,7 @@ def _harm(entry: Entry) -> tuple[Any, ...]:
         high or 0.0,
         entry.attack.id,
         -entry.seed,
-        _canonical(entry.model_dump()),
+        entry.sha256,
     )
 
 
@@ -351,48 +361,8 @@ def _chance(row: Row) -> float | None:
     return row.rank1.chance if row.rank1 else None
 
 
-def _subject(entry: Entry) -> str:
-    """What makes two records speak of the same anonymizer."""
-    return _canonical([_ref(entry.anonymizer), entry.dtype, entry.release.model_dump()])
-
-
-def _ref(plugin: Plugin) -> str:
-    """What makes two plugins the same: all that changes outputs, by their version's promise.
-
-    The code hash and the release are left out, or a comment edited between two attacks would
-    split the worst case.
-    """
-    return _canonical(plugin.model_dump(exclude={"code", "distribution"}))
-
-
-def _labels(plugins: Iterable[Plugin]) -> dict[str, str]:
-    """Reference of a plugin -> its id and what tells it from others of the same id."""
-    facts = {_ref(p): (p.id, _facts(p)) for p in plugins}
-    labels = {}
-    for ref, (name, mine) in facts.items():
-        others = [f for other, f in facts.values() if other == name]
-        names = sorted({k for f in others for k in f})
-        shown = [
-            f"{k}={mine[k]}"  # one that a record is too old to have tells nothing apart
-            for k in names
-            if k in mine and len({f[k] for f in others if k in f}) > 1
-        ]
-        labels[ref] = f"{name} ({', '.join(shown)})" if shown else name
-    return labels
-
-
-def _facts(plugin: Plugin) -> dict[str, str]:
-    hashed = {f"weights {name}": sha[:8] for name, sha in plugin.weights.items()}
-    settings = {k: v if isinstance(v, str) else _canonical(v) for k, v in plugin.config.items()}
-    return settings | hashed | {"version": str(plugin.version)}
-
-
 def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     groups: dict[K, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
     return dict(groups)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=True)

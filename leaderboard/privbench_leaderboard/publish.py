@@ -1,0 +1,55 @@
+"""From a folder of records to the files that people read: Markdown, pictures, the site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from privbench_leaderboard.board import Board, read_board
+from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.markdown import render_markdown
+from privbench_leaderboard.site.frontiers import panels, sheet
+from privbench_leaderboard.site.pages import chart_style, write_site
+from privbench_leaderboard.tables import Ranker
+
+SITE = "site"
+GALLERIES = "galleries"
+
+
+def write(
+    records: Path | str,
+    out: Path | str,
+    ranker: Ranker | None = None,
+    site: Path | str | None = None,
+) -> Board:
+    """Recompute the board from a folder of records: a Markdown page, its pictures, and the site.
+
+    Args:
+        records: folder that holds record files, at any depth. `grades.json`, `withdrawn.json` and
+            the folder `galleries` lie beside it.
+        out: Markdown file to write; a picture of each table goes beside it.
+        ranker: compares rows probe by probe; see `build`.
+        site: folder of the site; `site` beside `out` where none is named.
+
+    Raises:
+        LeaderboardError: see `read_board` and `write_site`; or a file cannot be written.
+    """
+    board = read_board(records, ranker)
+    path = Path(out)
+    if path.is_dir():
+        raise LeaderboardError(f"Cannot write {path}: it is a folder.")
+    write_site(board, Path(records).parent / GALLERIES, Path(site or path.parent / SITE))
+    plots = {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for i, table in enumerate(board.tables):
+            if found := panels(table, f"p{i}"):
+                plots[i] = f"{path.stem.lower()}-{i + 1}.svg"
+                _text(path.with_name(plots[i]), sheet(found, chart_style()))
+        _text(path, render_markdown(board.tables, plots, board.withdrawn))
+    except OSError as error:
+        raise LeaderboardError(f"Cannot write {path}: {error}") from error
+    return board
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,1 @@
+"""The board as a static site: plain files that work without a server."""
