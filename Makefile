@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup run test lint bench clean
+.PHONY: setup run test lint bench browser clean
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ run: setup
 # One process a core with one thread each: small tensors gain nothing from a second thread.
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The board's pages are tested in a true browser, where there is one: pip has none.
+browser:
+	command -v chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 lint: setup
 	$(BIN)/ruff check .
