@@ -15,18 +15,18 @@ from pydantic import Field
 PRIVBENCH_API = {api}
 
 class Settings(Config):
-    pass
+    share: float = Field(0.5, description={described!r})
 
-class Brighter:
+class Darker:
     def anonymize(self, batch, seeds):
-        return batch.pixels + {more}
+        return 0.5 * batch.pixels
 
 def build(config):
-    return Brighter()
+    return Darker()
 
 @hookimpl
 def privbench_plugins():
-    return [PluginSpec("anonymizer", "{name}/brighter", 3, "Adds [{more}].", build, Settings)]
+    return [PluginSpec("anonymizer", "{name}/darker", 3, "Half [0.5].", build, Settings)]
 """
 
 
@@ -37,10 +37,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put(site: Path, name: str, source: str) -> None:
-    """Install a package of one module, as pip would leave it."""
+def put(site: Path, name: str, api: int = 1, described: str = "What is left.") -> None:
+    """Install a package with one anonymizer, as pip would leave it."""
     module = name.replace("-", "_")
-    (site / f"{module}.py").write_text(source)
+    (site / f"{module}.py").write_text(MODULE.format(api=api, name=name, described=described))
     facts = site / f"{module}-2.5.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.5\n")
@@ -61,13 +61,13 @@ def test_list_shows_where_each_plugin_is_from(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Package and version of third parties and of built-ins; brackets are text; 120 columns."""
-    put(site, "bright-one", MODULE.format(api=1, name="bright-one", more=0.1))
+    put(site, "dark-one")
     with pytest.raises(SystemExit):
         main(["list"])
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 120
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "bright-one/brighter 3 bright-one 2.5 Adds [0.1]." in lines
+    assert "dark-one/darker 3 dark-one 2.5 Half [0.5]." in lines
     assert any(line.startswith("yunet 1 privbench 0.1.0 YuNet") for line in lines)
 
 
@@ -84,14 +84,14 @@ def test_list_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_package_for_another_api_is_named(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`list` shows what works and then the sentence; asking for the plugin repeats it."""
-    put(site, "bright-two", MODULE.format(api=7, name="bright-two", more=0.1))
+    put(site, "dark-two", api=7)
     code, out, err = call(capsys, "list")
     assert code == 0
     assert "contrastive-reid" in out
-    sentence = "bright_two was written for plugin API 7; this privbench has 1."
-    assert f"not loaded: bright-two 2.5:plugin: {sentence} Install a version" in err
+    sentence = "dark_two was written for plugin API 7; this privbench has 1."
+    assert f"not loaded: dark-two 2.5:plugin: {sentence} Install a version" in err
     for words in (("describe",), ("plugin", "check")):
-        code, _, err = call(capsys, *words, "bright-two/brighter")
+        code, _, err = call(capsys, *words, "dark-two/darker")
         assert code == 2
         assert sentence in err
 
@@ -104,18 +104,18 @@ def test_describe_names_package_and_api(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_check_says_which_promise_is_broken(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pixels above 1 fail `output` with the range found; all other checks have their line."""
-    put(site, "bright-three", MODULE.format(api=1, name="bright-three", more=0.5))
-    plugin = "bright-three/brighter"
+    """A setting without a description fails `config`; all other checks have their line."""
+    put(site, "dark-three", described="")
+    plugin = "dark-three/darker"
     code, out, _ = call(capsys, "plugin", "check", plugin)
     assert code == 2
-    assert "output failed" in out
-    assert "expected values in [0, 1]" in out
+    assert "config failed" in out
+    assert "the setting share must have a description" in out
     assert "input_unchanged passed" in out
     assert " 1 failed, in " in out
-    code, out, _ = call(capsys, "plugin", "check", plugin, "--expect-failure", "output=too bright")
+    code, out, _ = call(capsys, "plugin", "check", plugin, "--expect-failure", "config=in a hurry")
     assert code == 0
-    assert "Expected: too bright" in out
+    assert "Expected: in a hurry" in out
     assert " 1 failed as expected, in " in out
 
 
