@@ -48,6 +48,40 @@ def leaderboard(
     return 0
 
 
+def compare(old: Path, new: Path, *, verdicts: Path | None = None, changed: Flag = False) -> int:
+    """Say what a change of records changes on the board, as Markdown for a pull request.
+
+    Exit code 2 if no board can be made of the new records.
+
+    Parameters
+    ----------
+    old
+        Folder of records as they are; grades and withdrawals lie beside it.
+    new
+        The same as proposed.
+    verdicts
+        Text that `privbench verify` printed, to be quoted.
+    changed
+        Print the files of new and changed records instead, one a line.
+    """
+    import privbench_leaderboard
+    from privbench.ranking import rank_rows
+
+    try:
+        if changed:
+            for path in privbench_leaderboard.changed_files(old, new):
+                print(path)
+            return 0
+        said = verdicts.read_text(encoding="utf-8") if verdicts else ""
+        text, sound = privbench_leaderboard.compare(old, new, rank_rows, said)
+    except privbench_leaderboard.LeaderboardError as error:
+        raise PrivbenchError(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read {verdicts}: {error}") from error
+    print(text, end="")
+    return 0 if sound else 2
+
+
 def submit(
     *records: Path,
     out: Path = Path("leaderboard/records"),

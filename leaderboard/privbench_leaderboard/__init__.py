@@ -1,6 +1,7 @@
 """Records to tables: a board that anyone can recompute from JSON files alone."""
 
 from privbench_leaderboard.board import Board, read_board
+from privbench_leaderboard.change import changed_files, changes, compare
 from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.markdown import render_markdown
 from privbench_leaderboard.membership_page import render_membership, write_membership
@@ -20,6 +21,9 @@ __all__ = [
     "Study",
     "SummaryTable",
     "build",
+    "changed_files",
+    "changes",
+    "compare",
     "load",
     "load_membership",
     "load_study",

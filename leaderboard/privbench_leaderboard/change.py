@@ -1,0 +1,183 @@
+"""What a change of records changes on the board, as Markdown: for the comment on a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from privbench_leaderboard.board import Board, read_board
+from privbench_leaderboard.errors import LeaderboardError
+from privbench_leaderboard.markdown import ATTACKER, escape, estimate, pipe_table
+from privbench_leaderboard.records import Entry
+from privbench_leaderboard.standing import GRADES_FILE, LONGEST_REASON
+from privbench_leaderboard.subjects import subject_of
+from privbench_leaderboard.tables import Ranker, Row, SummaryTable
+
+MOST_CHARACTERS = 60_000
+"""Of the Markdown: a comment on GitHub holds 65,536."""
+
+EVIDENCE = ".evidence.safetensors.xz"
+"""How the file with a record's evidence ends."""
+
+_CUT = "\n\nThe rest is left out: too long for a comment.\n"
+_HEAD = ("Anonymizer", "Attacker", "", "Rank-1 ↓", "Worst attack", "Rank", "Grade")
+
+Place = tuple[str, str]
+"""Threat model and subject: what a row of a table is about."""
+
+
+def compare(
+    old: Path, new: Path, ranker: Ranker | None = None, verdicts: str = ""
+) -> tuple[str, bool]:
+    """A comment that says what became of the board, and whether it can be made at all.
+
+    Nothing from a record is live in it: no link, mention or HTML.
+
+    Args:
+        old: folder of records, with grades and withdrawals beside it; missing or empty for none.
+        new: likewise, of the proposal.
+        ranker: compares rows probe by probe; see `build`.
+        verdicts: what `privbench verify` printed about the changed records.
+
+    Raises:
+        LeaderboardError: the old records make no board.
+    """
+    before = read_board(old, ranker) if _records(old) else Board(())
+    try:
+        after = read_board(new, ranker) if _records(new) else Board(())
+        told, sound = changes(before, after), True
+    except LeaderboardError as error:
+        told = f"No board can be made of these records: {escape(str(error), LONGEST_REASON)}\n"
+        sound = False
+    parts = ["## What this changes on the leaderboard\n", told]
+    if _bytes(new.parent / GRADES_FILE) != _bytes(old.parent / GRADES_FILE):
+        parts.append(f"`{GRADES_FILE}` is changed, which only maintainers should do.\n")
+    if verdicts.strip():
+        parts += ["### What `privbench verify` says of the changed records\n", _quoted(verdicts)]
+    return shortened("\n".join(parts)), sound
+
+
+def changes(old: Board, new: Board) -> str:
+    """Rows that are new, gone or other than before, and records that were added or withdrawn."""
+    tables = {_key(table): table for board in (old, new) for table in board.tables}
+    before, after = ({_key(t): _rows(t) for t in board.tables} for board in (old, new))
+    parts = [
+        f"### {escape(table.protocol)} v{table.version} on {escape(table.data)}\n\n"
+        f"{pipe_table(_HEAD, body)}\n"
+        for key, table in sorted(tables.items())
+        if (body := list(_lines(before.get(key, {}), after.get(key, {}))))
+    ]
+    text = "\n".join(parts) or "No row of the board changes.\n"
+    listed = [
+        *_listed("Added", _names(new) - _names(old), new),
+        *_listed("Changed", {n for n, sha in _hashes(new).items()
+                             if _hashes(old).get(n, sha) != sha}, new),
+        *_listed("Removed", _names(old) - _names(new), old),
+    ]  # fmt: skip
+    known = {w.entry.stem for w in old.withdrawn}
+    struck = [
+        f"- Withdrawn: {escape(w.entry.stem, 200)}: {escape(w.reason, LONGEST_REASON)}"
+        for w in new.withdrawn
+        if w.entry.stem not in known
+    ]
+    lines = [*listed, *struck]
+    return "\n".join([text, "### Records\n", *lines, ""]) if lines else text
+
+
+def changed_files(old: Path, new: Path) -> list[Path]:
+    """Record files of `new` that are not in `old` as they are, with their evidence.
+
+    Raises:
+        LeaderboardError: a file name would not stand on one line.
+    """
+    found = []
+    for path in _records(new):
+        if not str(path).isprintable():
+            raise LeaderboardError(f"A record's file name must be printable; got {str(path)!r}.")
+        stem = path.name.removesuffix(".gz").removesuffix(".json")
+        pair = [path, path.with_name(stem + EVIDENCE)]
+        if any(_bytes(p) != _bytes(old / p.relative_to(new)) for p in pair):
+            found.append(path)
+    return found
+
+
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
+    r"""Whole lines of a text, at most so many characters.
+
+    >>> shortened("one\ntwo\n", 100), len(shortened("line\n" * 99, 200)) <= 200
+    ('one\ntwo\n', True)
+    """
+    if len(text) <= most:
+        return text
+    return text[: most - len(_CUT)].rpartition("\n")[0] + _CUT
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted([*folder.rglob("*.json"), *folder.rglob("*.json.gz")])
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _key(table: SummaryTable) -> tuple[str, int, str]:
+    return table.protocol, table.version, table.digest
+
+
+def _rows(table: SummaryTable) -> dict[Place, Row]:
+    return {(row.threat_model, subject_of(row.worst)): row for row in table.rows}
+
+
+def _shown(row: Row | None) -> tuple[str, ...]:
+    """What the board says of a row in the columns that are compared."""
+    if row is None:
+        return ()
+    rank = "–".join(map(str, dict.fromkeys(row.rank))) if row.rank else row.control or ""
+    return (estimate(row.rank1), f"{escape(row.attack)} ({row.attacks})", rank, row.grade)
+
+
+def _lines(old: Mapping[Place, Row], new: Mapping[Place, Row]) -> Iterator[list[str]]:
+    """Cells of the rows that are not what they were, in the order of the board."""
+    for place in dict.fromkeys([*new, *old]):
+        now, was = new.get(place), old.get(place)
+        row = now or was
+        if row is None or _shown(now) == _shown(was):
+            continue
+        attacker = ATTACKER[row.threat_model].partition(" (")[0]
+        what = "gone" if now is None else "new" if was is None else "changed"
+        cells = _shown(row)
+        if now and was:
+            pairs = zip(_shown(was), _shown(now), strict=True)
+            cells = tuple(b if a == b else f"{a} → {b}" for a, b in pairs)
+        yield [escape(row.anonymizer), attacker, what, *cells]
+
+
+def _entries(board: Board) -> Iterator[Entry]:
+    for table in board.tables:
+        yield from table.entries
+    yield from (w.entry for w in board.withdrawn)
+
+
+def _names(board: Board) -> set[str]:
+    return {entry.stem for entry in _entries(board)}
+
+
+def _hashes(board: Board) -> Mapping[str, str]:
+    return {entry.stem: entry.sha256 for entry in _entries(board)}
+
+
+def _listed(what: str, names: Iterable[str], board: Board) -> Sequence[str]:
+    grades = {entry.stem: entry.grade for entry in _entries(board)}
+    return [f"- {what}: {escape(name, 200)} ({grades[name]})" for name in sorted(names)]
+
+
+def _quoted(verdicts: str) -> str:
+    """Lines that a command printed, as a list; those that are indented belong to the one before."""
+    return "\n".join(
+        f"{'  ' if line[0] == ' ' else ''}- {escape(line, 400)}"
+        for line in verdicts.splitlines()
+        if line.strip()
+    )
