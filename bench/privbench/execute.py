@@ -71,7 +71,7 @@ def run_cells(
     records: list[Record] = []
     failures: list[Failure] = []
     for cell in cells:
-        label = f"{cell.attack.id} on {cell.anonymizer.id}"
+        label = f"{cell.attack.id} on {cell.choice.id}"
         try:
             made = run_cell(session, cell, worker)
         except StoreError:

@@ -7,7 +7,6 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from privbench import evidence as ev
 from privbench.comparison import Comparison, Scored, neutral, score
@@ -214,6 +213,8 @@ def _sides(
 
 def _auc(scores: np.ndarray, subject: Ints) -> float:
     """ROC AUC of photo against other photos, same person or not; .5 where that is undefined."""
+    from sklearn.metrics import roc_auc_score  # a second of every start
+
     other = ~np.eye(len(subject), dtype=bool)
     same = (subject[:, None] == subject[None, :])[other]
     if same.all() or not same.any():

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from privbench import errors
 from privbench.errors import ConfigError, PluginError, PrivbenchError
@@ -101,7 +101,7 @@ class Worker:
             isolation: limits.
             reporter: hears all that the worker reports.
         """
-        self._job = {"open": opener, "given": dict(given), "memory": isolation.memory}
+        self._job = {"open": opener, "given": given, "memory": isolation.memory}
         self._isolation, self._reporter = isolation, reporter
         self._process: _Process | None = None
         self._tasks: dict[int, _Replayed] = {}
@@ -118,26 +118,26 @@ class Worker:
         Raises:
             PrivbenchError: it raised that, or something else, or died, or took too long.
         """
+        timeout = self._isolation.timeout
         for _ in range(2):  # the worker may have died of what an earlier cell left behind
             process = self._process or self._started()
+            deadline = None if timeout is None else time.monotonic() + timeout
             process.order(name)
-            if "begun" in self._next(process, None):
-                break
-            self._stop()
-        else:
-            raise PluginError("The worker process ends as soon as it has nothing to do.")
-        timeout = self._isolation.timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            event = self._next(process, deadline)
-        except TimeoutError:
-            self._fail(f"exceeded --timeout {timeout:g} s{self._during()}")
-        if "done" in event:
-            return event["done"]
-        if "failed" in event:
-            self._fail(event["failed"], event["kind"], stop=event["last"])
-        words = how_it_ended(event["ended"], self._isolation.memory)
-        return self._fail(words + self._during())
+            try:
+                event = self._next(process, deadline)
+                if "ended" in event:
+                    self._stop()
+                    continue
+                event = self._next(process, deadline)
+            except TimeoutError:
+                raise self._failed(f"exceeded --timeout {timeout:g} s{self._during()}") from None
+            if "done" in event:
+                return event["done"]
+            if "failed" in event:
+                raise self._failed(event["failed"], event["kind"], stop=event["last"])
+            memory = self._isolation.memory
+            raise self._failed(how_it_ended(event["ended"], self._during(), memory))
+        raise PluginError("The worker process ends as soon as it has nothing to do.")
 
     def _started(self) -> _Process:
         """A new worker that is ready.
@@ -148,9 +148,12 @@ class Worker:
         self._process = process = _Process(self._job)
         event = self._next(process, None)
         if "failed" in event:
-            self._fail(f"The worker process cannot start: {event['failed']}", event["kind"])
+            words = f"The worker process cannot start: {event['failed']}"
+            raise self._failed(words, event["kind"])
         if "ended" in event:
-            self._fail(f"The worker process cannot start: it {how_it_ended(event['ended'])}")
+            raise self._failed(
+                f"The worker process cannot start: it {how_it_ended(event['ended'])}"
+            )
         return process
 
     def _next(self, process: _Process, deadline: float | None) -> dict[str, Any]:
@@ -178,14 +181,13 @@ class Worker:
         labels = [replayed.label for replayed in self._tasks.values()]
         return f" during {labels[-1]}" if labels else ""
 
-    def _fail(self, text: str, kind: str = "", *, stop: bool = True) -> NoReturn:
-        """Raise what happened, after the process is gone if it cannot go on."""
+    def _failed(self, text: str, kind: str = "", *, stop: bool = True) -> PrivbenchError:
+        """What happened, to be raised; the process is gone if it cannot go on."""
         if stop:
             self._stop()
         found = getattr(errors, kind, PluginError)
-        if not (isinstance(found, type) and issubclass(found, PrivbenchError)):
-            found = PluginError
-        raise found(text)
+        ours = isinstance(found, type) and issubclass(found, PrivbenchError)
+        return found(text) if ours else PluginError(text)
 
     def _stop(self, grace: float = 0.0) -> None:
         """End the process and everything below it."""
@@ -196,31 +198,24 @@ class Worker:
             process.stop(grace)
 
 
-def how_it_ended(code: int, memory: float | None = None) -> str:
+def how_it_ended(code: int, during: str = "", memory: float | None = None) -> str:
     """What an exit code says of a process that nobody asked to end.
 
-    >>> how_it_ended(3)
-    'ended its process with exit code 3'
+    >>> how_it_ended(3, " during training")
+    'ended its process with exit code 3 during training'
     >>> how_it_ended(-9)
     'was killed by signal 9 (SIGKILL): the system may have run out of memory'
-    >>> how_it_ended(-11)
-    'was killed by signal 11 (SIGSEGV): it crashed in native code'
     """
     if code >= 0:
-        return f"ended its process with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = "unknown"
-    words = {
-        "SIGKILL": ": the system may have run out of memory",
-        "SIGSEGV": ": it crashed in native code",
-        "SIGABRT": ": it crashed in native code",
-        "SIGBUS": ": it crashed in native code",
-    }.get(name, "")
-    if memory is not None and name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
-        words += f", perhaps for want of memory under --memory {memory:g} GiB"
-    return f"was killed by signal {-code} ({name}){words}"
+        return f"ended its process with exit code {code}{during}"
+    known = {number.value: number.name for number in signal.Signals}
+    words = f"was killed by signal {-code} ({known.get(-code, 'unknown')}){during}"
+    if -code == signal.SIGKILL:
+        return f"{words}: the system may have run out of memory"
+    if -code not in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        return words
+    want = "" if memory is None else f", perhaps for want of memory under --memory {memory:g} GiB"
+    return f"{words}: it crashed in native code{want}"
 
 
 class _Replayed:
@@ -255,6 +250,10 @@ class _Process:
                 pass_fds=(theirs, life),
                 start_new_session=True,  # Ctrl-C is for this process, which then ends that one
             )
+        except OSError as error:
+            os.close(self._events)
+            os.close(self._life)
+            raise PrivbenchError(f"Cannot start a worker process: {error}") from error
         finally:
             os.close(theirs)
             os.close(life)

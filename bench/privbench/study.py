@@ -181,7 +181,9 @@ def _run_variants(
         row = session.plan.cells[first : first + width]
         own = [cell for cell in row if cell.attack.id not in variant.without]
         records, failures = run_cells(session, own, worker)
-        outcomes.append(Outcome(variant, tuple(records), "; ".join(str(f.error) for f in failures)))
+        outcomes.append(
+            Outcome(variant, tuple(records), "; ".join(f"{f.label}: {f.error}" for f in failures))
+        )
         keys = {r.keys["record"] for r in records}
         finished[variant.label] = [c for c in own if c.record.key in keys]
     return outcomes, finished
@@ -244,7 +246,7 @@ def _run_curves(
         for i, variant in enumerate(variants):
             session.reporter.note(f"{curve.attack.id} on {variant.label}: {curve.setting}")
             records, failures = run_cells(apart, plan.cells[i * width : (i + 1) * width], worker)
-            error = "; ".join(str(f.error) for f in failures)
+            error = "; ".join(f"{f.label}: {f.error}" for f in failures)
             found.append(CurveOutcome(place, variant.label, tuple(records), error))
     return tuple(found)
 
