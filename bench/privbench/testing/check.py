@@ -12,6 +12,7 @@ from typing import Any, Literal
 from privbench.errors import PluginError
 from privbench.registry import make_config
 from privbench.spec import Config, PluginSpec
+from privbench.testing.offline import offline
 
 Status = Literal["passed", "failed", "expected", "unexpected-pass"]
 """`expected`: failed, as somebody said it would; `unexpected-pass`: passed although somebody said
@@ -49,6 +50,8 @@ class Workbench:
 
     def __init__(self, spec: PluginSpec) -> None:
         self.spec = spec
+        self.refused: list[str] = []
+        """Addresses of other computers that were asked for while checks ran."""
 
     @cached_property
     def config(self) -> Config:
@@ -84,12 +87,13 @@ class Check:
         return " ".join((inspect.getdoc(self.function) or "").partition("\n\n")[0].split())
 
     def __call__(self) -> None:
-        """Run the check.
+        """Run the check, without network.
 
         Raises:
             PluginError: the promise is broken.
         """
-        self.function(self.bench)
+        with offline(self.bench.refused):
+            self.function(self.bench)
 
     def find(self, reason: str = "") -> Finding:
         """Run the check and say what came of it; whatever the plugin raises is a finding.

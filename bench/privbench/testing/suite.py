@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from privbench.errors import ConfigError, did_you_mean
 from privbench.progress import Reporter, Silent
 from privbench.spec import PluginSpec
-from privbench.testing import anonymizer, describe, detector
-from privbench.testing.check import Check, Finding, Workbench
+from privbench.testing import describe
+from privbench.testing.check import Check, Finding
+from privbench.testing.detector import DetectorBench
+from privbench.testing.families import FAMILIES, family_of
 
 ExpectedFailures = Mapping[str, str]
 """Name of a check to the reason why the plugin cannot pass it."""
@@ -28,17 +30,11 @@ def checks_of(spec: PluginSpec, faces: torch.Tensor | None = None) -> list[Check
         faces: (N, 3, H, W) uint8 images in which a detector should find something; at least two.
             The kit's own drawings have eyes and a mouth, and few detectors take them for faces.
     """
-    bench: Workbench
-    functions: Sequence[Callable[[Any], None]]
-    if spec.kind == "anonymizer":
-        bench = anonymizer.AnonymizerBench(spec)
-        functions = anonymizer.checks(spec)
-    elif spec.kind == "detector":
-        bench = detector.DetectorBench(spec, faces)
-        functions = detector.checks(spec)
-    else:
-        bench, functions = Workbench(spec), []
-    return [Check(function, bench) for function in (*describe.checks(spec), *functions)]
+    family = FAMILIES[family_of(spec)]
+    bench = family.bench(spec)
+    if isinstance(bench, DetectorBench) and faces is not None:
+        bench.faces = faces
+    return [Check(function, bench) for function in (*describe.checks(spec), *family.checks(spec))]
 
 
 def check_plugin(

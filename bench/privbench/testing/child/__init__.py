@@ -1,0 +1,1 @@
+"""What the kit puts into the processes that a plugin starts."""
