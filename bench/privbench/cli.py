@@ -29,6 +29,7 @@ app = App(
 app.command(cli_plugins.list_plugins, name="list")
 app.command(cli_plugins.describe)
 app.command(cli_plugins.plugin_app)
+app.command(cli_publish.compare)
 app.command(cli_publish.leaderboard)
 app.command(cli_publish.schema)
 app.command(cli_publish.submit)
@@ -195,7 +196,9 @@ def _told(done: Sequence[Result | TimingRecord], failures: Sequence[Failure], re
         print(f"{records}/{record.name}.json")
     if not failures:
         return 0
-    show.complain(f"Not finished: {'; '.join(failure.label for failure in failures)}.")
+    show.complain(
+        f"Not finished: {len(failures)}, listed above. The same command tries them again."
+    )
     return 2
 
 
