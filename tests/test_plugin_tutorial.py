@@ -21,14 +21,14 @@ FENCE = re.compile(
 """A block, with the file that it is to be written to where the line before names one."""
 
 ADAPTED = {
-    "python3 -m venv .venv\n": "",  # the test's own, below
-    "pip install ../privbench\n": "python -c 'import privbench'\n",
+    "python3 -m venv .venv": "",  # the test's own, below
+    "pip install ../privbench": "python -c 'import privbench'",
     "--protocol quick": "--protocol smoke",
 }
 """What the test does otherwise: privbench is there already, and a small protocol will do."""
 
-TRAINING = re.compile(r"^(privbench run .*contrastive-reid.*)$", re.M)
-FAST = "contrastive-reid.steps=10"
+FAST = {"contrastive-reid": "steps=3", "naive-recogniser": "recognisers=tiny-encoder"}
+"""Settings that make an attack quick, and weak."""
 
 PREAMBLE = """
 set -euo pipefail
@@ -39,20 +39,24 @@ ruff() { python -m ruff "$@"; }
 """
 
 
+def adapted(line: str) -> str:
+    """A command of the page, as the test runs it."""
+    for old, new in ADAPTED.items():
+        line = line.replace(old, new)
+    if line.startswith("privbench run"):
+        line += "" if "--metric" in line else " --metric identification"
+        line += "".join(f" --set {name}.{fast}" for name, fast in FAST.items() if name in line)
+    return line + "\n"
+
+
 def script() -> str:
     """The page as one shell script."""
     parts = [PREAMBLE]
     for block in FENCE.finditer(PAGE):
-        text = block["text"]
         if block["kind"] == "sh":
-            for old, new in ADAPTED.items():
-                text = text.replace(old, new)
-            text = re.sub(
-                r"^(privbench run .*contrastive-reid.*)$", rf"\1 --set {FAST}", text, flags=re.M
-            )
-            parts.append(text)
+            parts += map(adapted, block["text"].splitlines())
         else:
-            parts.append(f"cat > {block['file']} <<'END-OF-FILE'\n{text}END-OF-FILE\n")
+            parts.append(f"cat > {block['file']} <<'END-OF-FILE'\n{block['text']}END-OF-FILE\n")
     return "".join(parts)
 
 
