@@ -430,10 +430,15 @@ def test_the_commands(
     records, grades = tmp_path / "board" / "records", tmp_path / "board" / "grades.json"
     where = ["--dataset", "synthfaces", "--set", f"path={faces}"]
     runs = sorted(map(str, (home / "runs").glob("*.json")))
-    code, out, _ = call(
-        capsys, "submit", *runs, "--out", str(records), "--store", str(home / "store"), *where
-    )
+    submitting = ["--out", str(records), "--store", str(home / "store"), *where]
+    stray = tmp_path / "stray.json"
+    stray.write_text("{}")
+    code, out, err = call(capsys, "submit", str(stray), *runs, *submitting)
+    assert code == 2  # the stray file is named, and stops no other
+    assert "stray.json" in err
+    code, again, _ = call(capsys, "submit", *runs, *submitting)
     assert code == 0
+    assert again == out
     assert out.count(".json.gz") == out.count(bundle.SUFFIX) == 2
     code, out, _ = call(capsys, "verify", str(records), "--grades", str(grades), *where)
     assert code == 0

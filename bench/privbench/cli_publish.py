@@ -116,21 +116,27 @@ def submit(
 
     registry = load_registry()
     where = chosen_data(dataset, set, registry)
+    failed = False
     for path in _files(records):
-        done = bundle_up(
-            path,
-            out,
-            store=store,
-            dataset=where,
-            consent=consent,
-            own_images=own_images,
-            registry=registry,
-        )
+        try:
+            done = bundle_up(
+                path,
+                out,
+                store=store,
+                dataset=where,
+                consent=consent,
+                own_images=own_images,
+                registry=registry,
+            )
+        except PrivbenchError as error:  # the others may be fine
+            show.complain(str(error))
+            failed = True
+            continue
         for file in done.files:
             print(file)
         for note in done.notes:
             show.complain(f"{path.name}: {note}")
-    return 0
+    return 2 if failed else 0
 
 
 def verify(
