@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from privbench.types import Floats, Ints
@@ -29,8 +31,7 @@ def identified(scores: Floats, mated: Ints) -> float:
     lower = (scores[:, :, None] > scores[:, None, :]).sum(2)
     tied = (scores[:, :, None] == scores[:, None, :]).sum(2) - 1
     placed = (lower + tied / 2) / (count - 1)
-    rows, rng = np.arange(len(scores)), np.random.default_rng(0)
-    relabelled = np.array([rng.permutation(count)[mated] for _ in range(PERMUTATIONS)])
+    rows, relabelled = np.arange(len(scores)), _orders(count)[:, mated]
     return _tail(placed[rows, mated].mean(), placed[rows, relabelled].mean(1))
 
 
@@ -42,9 +43,16 @@ def separated(scores: Floats, positive: np.ndarray) -> float:
         positive: (N,) bool.
     """
     ranks = (scores[:, None] > scores).sum(1) + (scores[:, None] == scores).sum(1) / 2
-    rng = np.random.default_rng(0)
-    shuffled = np.array([rng.permutation(positive) for _ in range(PERMUTATIONS)])
+    shuffled = positive[_orders(len(scores))]
     return _tail(ranks[positive].mean(), shuffled @ ranks / positive.sum())
+
+
+@lru_cache(maxsize=8)
+def _orders(count: int) -> Ints:
+    """(PERMUTATIONS, count) random orders."""
+    rng = np.random.default_rng(0)
+    orders: Ints = rng.permuted(np.tile(np.arange(count), (PERMUTATIONS, 1)), axis=1)
+    return orders
 
 
 def _tail(seen: float, others: Floats) -> float:

@@ -20,7 +20,7 @@ def recoverable(released: torch.Tensor, sources: torch.Tensor) -> list[int]:
         released: (N, 3, H, H) uint8.
         sources: (M, 3, H, H) uint8.
     """
-    wanted = sources.flatten(2).double()
+    wanted = sources.flatten(2).double().flatten(0, 1)
     found = []
     for i, image in enumerate(released.double()):
         turned = [torch.rot90(image, quarter, (1, 2)) for quarter in range(4)]
@@ -29,12 +29,15 @@ def recoverable(released: torch.Tensor, sources: torch.Tensor) -> list[int]:
     return found
 
 
-def _explains(release: torch.Tensor, sources: torch.Tensor) -> bool:
-    """Whether (3, H, W) explains one of (M, 3, P) sources by one linear map of its colours."""
-    colours = release.flatten(1)
-    design = torch.cat([colours, torch.ones(1, colours.shape[1], dtype=colours.dtype)]).T
-    targets = sources.flatten(0, 1).T
-    inverse = torch.linalg.pinv(design.T @ design, hermitian=True)
-    residual = targets - design @ (inverse @ (design.T @ targets))
-    errors = residual.square().mean(0).view(-1, 3).mean(1).sqrt()
+def _explains(release: torch.Tensor, colours: torch.Tensor) -> bool:
+    """Whether (3, H, W) explains three rows of (3 M, P), a source, by a linear map of its colours.
+
+    The residual of least squares is what the projection on the release's colours leaves.
+    """
+    own = release.flatten(1)
+    design = torch.cat([own, torch.ones(1, own.shape[1], dtype=own.dtype)])
+    shared = design @ colours.T
+    weights = torch.linalg.pinv(design @ design.T, hermitian=True) @ shared
+    left = colours.square().sum(1) - (shared * weights).sum(0)
+    errors = (left.clamp(min=0) / own.shape[1]).view(-1, 3).mean(1).sqrt()
     return bool((errors < RECOVERED).any())

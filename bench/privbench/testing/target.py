@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ LATENT = 16
 """Height and width of the latents: images made smaller."""
 
 
+@cache
 def photos(first: int) -> ImageSet:
     """One photo each of MEMBERS people."""
     return portraits(range(first, first + MEMBERS), range(1, 2))

@@ -1,0 +1,25 @@
+"""Each check bites: honest plugins pass all, and a planted defect fails just the check for it."""
+
+from __future__ import annotations
+
+import pytest
+
+import planted
+from privbench.testing import check_plugin
+
+DEFECTS = [(of, check) for of, checks in planted.PLANTED.items() for check in checks]
+
+
+@pytest.mark.parametrize("of", planted.HONEST)
+def test_an_honest_plugin_passes_every_check(of: str) -> None:
+    """The kit raises no false alarm."""
+    assert [found for found in check_plugin(planted.HONEST[of]) if found.broken] == []
+
+
+@pytest.mark.parametrize(("of", "check"), DEFECTS, ids=[f"{a}-{b}" for a, b in DEFECTS])
+def test_a_planted_defect_fails_the_check_for_it_and_no_other(of: str, check: str) -> None:
+    """The check finds its defect, says whose it is, and no other check is led astray by it."""
+    spec = planted.defective(of, check)
+    broken = {found.check: found.problem for found in check_plugin(spec) if found.broken}
+    assert set(broken) == {check}, broken
+    assert broken[check].startswith(f"{spec.id}: ")
