@@ -15,18 +15,18 @@ from pydantic import Field
 PRIVBENCH_API = {api}
 
 class Settings(Config):
-    share: float = Field(0.5, description={described!r})
+    share: float = Field(1.0, description={described!r})
 
-class Darker:
+class Flat:
     def anonymize(self, batch, seeds):
-        return 0.5 * batch.pixels
+        return 0 * batch.pixels + batch.pixels.mean((2, 3), keepdim=True)
 
 def build(config):
-    return Darker()
+    return Flat()
 
 @hookimpl
 def privbench_plugins():
-    return [PluginSpec("anonymizer", "{name}/darker", 3, "Half [0.5].", build, Settings)]
+    return [PluginSpec("anonymizer", "{name}/flat", 3, "The mean [RGB].", build, Settings)]
 """
 
 
@@ -61,13 +61,13 @@ def test_list_shows_where_each_plugin_is_from(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Package and version of third parties and of built-ins; brackets are text; 120 columns."""
-    put(site, "dark-one")
+    put(site, "flat-one")
     with pytest.raises(SystemExit):
         main(["list"])
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 120
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "dark-one/darker 3 dark-one 2.5 Half [0.5]." in lines
+    assert "flat-one/flat 3 flat-one 2.5 The mean [RGB]." in lines
     assert any(line.startswith("yunet 1 privbench 0.1.0 YuNet") for line in lines)
 
 
@@ -84,14 +84,14 @@ def test_list_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_package_for_another_api_is_named(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`list` shows what works and then the sentence; asking for the plugin repeats it."""
-    put(site, "dark-two", api=7)
+    put(site, "flat-two", api=7)
     code, out, err = call(capsys, "list")
     assert code == 0
     assert "contrastive-reid" in out
-    sentence = "dark_two was written for plugin API 7; this privbench has 1."
-    assert f"not loaded: dark-two 2.5:plugin: {sentence} Install a version" in err
+    sentence = "flat_two was written for plugin API 7; this privbench has 1."
+    assert f"not loaded: flat-two 2.5:plugin: {sentence} Install a version" in err
     for words in (("describe",), ("plugin", "check")):
-        code, _, err = call(capsys, *words, "dark-two/darker")
+        code, _, err = call(capsys, *words, "flat-two/flat")
         assert code == 2
         assert sentence in err
 
@@ -105,8 +105,8 @@ def test_describe_names_package_and_api(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_check_says_which_promise_is_broken(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A setting without a description fails `config`; all other checks have their line."""
-    put(site, "dark-three", described="")
-    plugin = "dark-three/darker"
+    put(site, "flat-three", described="")
+    plugin = "flat-three/flat"
     code, out, _ = call(capsys, "plugin", "check", plugin)
     assert code == 2
     assert "config failed" in out
