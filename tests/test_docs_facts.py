@@ -56,7 +56,9 @@ def test_every_study_is_described() -> None:
     assert all(f"`{name}`" in text for name in load_registry().studies)
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "privbench_noise.py", "tests/test_anonymizer.py"])
+@pytest.mark.parametrize(
+    "name", ["pyproject.toml", "privbench_noise.py", "tests/test_anonymizer.py"]
+)
 def test_the_tutorial_prints_the_example_as_it_is(name: str) -> None:
     """Whoever types the tutorial in gets the package that our tests install."""
     text = (DOCS / "plugin-tutorial.md").read_text(encoding="utf-8")
