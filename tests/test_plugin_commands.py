@@ -149,7 +149,7 @@ def test_new_writes_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFix
     code, out, _ = call(capsys, *new)
     assert code == 0
     assert f"pip install -e '{tmp_path / 'here'}[test]'" in out
-    assert "privbench plugin check my-blur/box-blur" in out
+    assert "privbench plugin check my-blur/blur" in out
     assert (tmp_path / "here" / "my_blur.py").is_file()
     code, _, err = call(capsys, *new)
     assert code == 2

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "templates"
 
 PLUGINS: Mapping[TemplateKind, str] = MappingProxyType(
     {
-        "anonymizer": "privbench-blur/box-blur",
+        "anonymizer": "privbench-blur/blur",
         "attack": "privbench-thumbnails/thumbnails",
         "metric": "privbench-median/median-rank",
     }

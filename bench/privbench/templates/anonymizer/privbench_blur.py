@@ -54,7 +54,7 @@ def build(config: BlurConfig) -> Blur:
 
 SPEC = PluginSpec(
     kind="anonymizer",
-    id="privbench-blur/box-blur",
+    id="privbench-blur/blur",
     version=1,
     summary="Every pixel becomes the mean of the square around it.",
     build=build,
