@@ -97,6 +97,8 @@ def open_light(given: Any, reporter: Reporter) -> Run:
             task.advance()
             do(name)
             task.advance(2)
+        time.sleep(0.11)
+        task.advance(1000)
         reporter.note(f"{name} note")
         return [name, os.getpid()]
 

@@ -16,12 +16,15 @@ from typing import Any
 import psutil
 import pytest
 
+from conftest import write_faces
+from privbench import isolate, worker
 from privbench.api import make_study, run_study
 from privbench.cli import main
 from privbench.errors import ConfigError, PluginError, PrivbenchError
-from privbench.isolate import Isolation, Worker
+from privbench.isolate import Isolation, Worker, how_it_ended
 from privbench.progress import Silent, Task
 from privbench.registry import load_registry
+from privbench.worker import in_words
 
 TESTS = Path(__file__).parent
 
@@ -92,12 +95,12 @@ def alive(number: int) -> bool:
 )
 def test_an_end_costs_its_own_cell(how: str, words: str) -> None:
     """However a cell ends its process, it fails with words for it, and the next one runs."""
-    with light() as worker:
-        assert worker.run("none")[0] == "none"
+    with light() as cells:
+        assert cells.run("none")[0] == "none"
         with pytest.raises(PluginError) as failed:
-            worker.run(how)
+            cells.run(how)
         assert str(failed.value).startswith(words)
-        assert worker.run("none")[0] == "none"
+        assert cells.run("none")[0] == "none"
 
 
 @pytest.mark.parametrize("how", ["hang", "hang-in-c", "grandchild", "stuck"])
@@ -108,14 +111,14 @@ def test_a_cell_that_hangs_is_ended(
     after the timeout there is neither the worker nor any child of it."""
     place = tmp_path / "numbers"
     monkeypatch.setenv("MISCHIEF", str(place))
-    with light(timeout=0.5) as worker:
+    with light(timeout=0.5) as cells:
         start = time.monotonic()
         with pytest.raises(PluginError, match=f"exceeded --timeout 0.5 s during {how} task"):
-            worker.run(how)
+            cells.run(how)
         assert time.monotonic() - start < 10
         if place.exists():
             assert gone([int(number) for number in place.read_text().split()])
-        assert worker.run("none")[0] == "none"
+        assert cells.run("none")[0] == "none"
 
 
 def test_what_is_left_running_ends_with_the_worker(
@@ -124,8 +127,8 @@ def test_what_is_left_running_ends_with_the_worker(
     """A child that outlives its cell, in a session of its own, does not outlive the run."""
     place = tmp_path / "numbers"
     monkeypatch.setenv("MISCHIEF", str(place))
-    with light() as worker:
-        worker.run("leave")
+    with light() as cells:
+        cells.run("leave")
         own, child = (int(number) for number in place.read_text().split())
         assert alive(child)
     assert gone([own, child])
@@ -134,48 +137,48 @@ def test_what_is_left_running_ends_with_the_worker(
 @pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux only")
 def test_memory_beyond_the_cap() -> None:
     """A cell that asks for more than it may is told so; the next one has a fresh process."""
-    with light(memory=0.5) as worker:
-        before = worker.run("none")[1]
+    with light(memory=0.5) as cells:
+        before = cells.run("none")[1]
         with pytest.raises(PluginError, match=r"asked for more memory than --memory 0.5 GiB allow"):
-            worker.run("memory")
-        assert worker.run("none")[1] != before
+            cells.run("memory")
+        assert cells.run("none")[1] != before
 
 
 def test_what_is_printed_is_no_result() -> None:
     """A plugin may print what looks like the worker's own messages."""
-    with light() as worker:
-        assert worker.run("print")[0] == "print"
-        assert worker.run("none")[0] == "none"
+    with light() as cells:
+        assert cells.run("print")[0] == "print"
+        assert cells.run("none")[0] == "none"
 
 
 @pytest.mark.parametrize("how", ["fork", "fork-and-raise"])
 def test_a_copy_of_the_worker_does_not_go_on(how: str) -> None:
     """A plugin that forks and lets the copy return, or raise, leaves one worker and one result."""
-    with light() as worker:
-        name, first = worker.run(how)
+    with light() as cells:
+        name, first = cells.run(how)
         assert name == how
         for _ in range(3):
-            assert worker.run("none") == ["none", first]
+            assert cells.run("none") == ["none", first]
         copies = [p for p in psutil.Process(first).children() if alive(p.pid)]
         assert gone([p.pid for p in copies])
 
 
 def test_a_death_between_cells_is_not_the_next_ones() -> None:
     """A worker that dies of what a finished cell left behind is replaced without a word."""
-    with light() as worker:
-        first = worker.run("thread")[1]
+    with light() as cells:
+        first = cells.run("thread")[1]
         assert gone([first])
-        assert worker.run("none")[0] == "none"
+        assert cells.run("none")[0] == "none"
 
 
 def test_progress_is_replayed_and_broken_off() -> None:
     """Tasks and notes arrive as they were made; a task of a worker that dies is ended, not
     finished."""
     heard = Heard()
-    with Worker("mischief:open_light", {}, Isolation(), heard) as worker:
-        worker.run("none")
+    with Worker("mischief:open_light", {}, Isolation(), heard) as cells:
+        cells.run("none")
         with pytest.raises(PluginError):
-            worker.run("exit")
+            cells.run("exit")
     assert heard.lines[0] == "none task: 3 images"
     assert sum(int(line.partition("+")[2] or 0) for line in heard.lines) == 3
     assert "none task: whole" in heard.lines
@@ -185,25 +188,25 @@ def test_progress_is_replayed_and_broken_off() -> None:
 
 def test_a_worker_that_cannot_start_says_so() -> None:
     """Whatever happens before the first cell is an error with words, each time."""
-    with light(late=True) as worker:
+    with light(late=True) as cells:
         for _ in range(2):
             with pytest.raises(PluginError, match="cannot start: it ended its process with exit c"):
-                worker.run("none")
+                cells.run("none")
     with (
-        Worker("mischief:no_such", {}, Isolation(), Silent()) as worker,
+        Worker("mischief:no_such", {}, Isolation(), Silent()) as cells,
         pytest.raises(PluginError, match="cannot start: failed: AttributeError"),
     ):
-        worker.run("none")
+        cells.run("none")
 
 
 WAITING = """
 import sys
-from privbench.isolate import Isolation, Worker
+from privbench.isolate import Isolation, Worker, how_it_ended
 from privbench.progress import Silent
 
 try:
-    with Worker("mischief:open_light", {}, Isolation(), Silent()) as worker:
-        worker.run("stuck")
+    with Worker("mischief:open_light", {}, Isolation(), Silent()) as cells:
+        cells.run("stuck")
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -391,6 +394,7 @@ def test_a_run_about_membership(tmp_path: Path, capfd: pytest.CaptureFixture[str
     code, out, _ = call(
         capfd, "run", "--anonymizer", "ldm-finetune", "--attack", "mischief/membership",
         "mia-blind", "--protocol", "smoke", "--store", str(tmp_path / "store"),
+        "--set", f"synthfaces.path={write_faces(tmp_path / 'faces', identities=60)}",
         "--records", str(tmp_path / "records"),
     )  # fmt: skip
     assert code == 2
@@ -420,3 +424,19 @@ def test_limits_need_a_process(capfd: pytest.CaptureFixture[str]) -> None:
     assert code == 2
     assert "leave out --in-process" in err
     assert call(capfd, *words[:-1], "--timeout", "0")[0] == 2
+
+
+def test_the_page_has_the_words() -> None:
+    """docs/isolation.md lists what a failure may say, as it is said."""
+    page = (TESTS.parent / "docs" / "isolation.md").read_text(encoding="utf-8")
+    said = [
+        how_it_ended(3),
+        *(how_it_ended(-number).partition(":")[0] for number in (9, 11)),
+        in_words(SystemExit(3)),
+        in_words(ValueError("...")).replace("ValueError: ", ""),
+    ]
+    assert all(f"`{words}`" in page for words in said), said
+    source = Path(isolate.__file__).read_text() + Path(worker.__file__).read_text()
+    for words in ("exceeded --timeout ", "asked for more memory than --memory ", "cannot start: "):
+        assert words in page
+        assert words in source

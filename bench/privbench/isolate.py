@@ -168,7 +168,8 @@ class Worker:
                 case {"task": number, "label": label, "total": total, "unit": unit}:
                     self._tasks[number] = _Replayed(self._reporter, label, total, unit)
                 case {"advance": number, "n": n}:
-                    self._tasks[number].task.advance(n)
+                    if number in self._tasks:  # a plugin may go on with a task that has ended
+                        self._tasks[number].task.advance(n)
                 case {"close": number, "whole": whole}:
                     self._tasks.pop(number).close(whole)
                 case {"note": text}:

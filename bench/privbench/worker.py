@@ -12,7 +12,6 @@ import errno
 import itertools
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -47,6 +46,7 @@ def main() -> None:
     It writes to the first; the second is closed when nobody waits any more.
     """
     events, life = (int(number) for number in sys.argv[2:])
+    os.set_inheritable(events, False)
     _prctl(SET_CHILD_SUBREAPER, 1)  # whoever loses its parent below becomes the warden's child
     warden, worker = os.getpid(), os.fork()
     if worker == 0:
@@ -153,6 +153,8 @@ def _leave_if(forked: bool) -> None:
 
 def _limit(gibibytes: float) -> None:
     """Let this process, and each child, hold so much more than it does now."""
+    import resource  # not on Windows, where nothing is isolated
+
     now = psutil.Process().memory_info().data
     most, hard = now + int(gibibytes * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]
     if hard != resource.RLIM_INFINITY:
