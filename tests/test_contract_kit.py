@@ -1,205 +1,203 @@
-"""The contract kit: honest plugins pass, and each broken promise is found by its check."""
+"""The contract kit itself: which checks, what comes of them, and what it takes to fail one."""
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from pydantic import Field
 
+import planted
 from privbench import testing as kit
-from privbench.errors import PluginError
-from privbench.registry import load_registry
-from privbench.spec import Config, NoConfig, PluginSpec, Tags
-from privbench.testing import anonymizer, describe
-from privbench.types import ImageBatch, ImageSet
+from privbench.errors import ConfigError
+from privbench.spec import KINDS, NoConfig, PluginSpec, Tags
+from privbench.testing import describe
+from privbench.testing.check import PREFIX
+from privbench.testing.families import FAMILIES, family_of
 
-FROM_HERE = ["light_import"]
-Run = Callable[[ImageBatch, Sequence[int]], Any]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-BUILT_IN = [r.spec for r in load_registry().of_kind("anonymizer") if not r.unavailable]
-
-
-@kit.parametrize_with_checks(BUILT_IN)
-def test_built_in_anonymizers_keep_the_contract(check: kit.Check) -> None:
-    """Every installed anonymizer passes every check that its tags call for."""
-    check()
+DOCS = Path(__file__).parents[1] / "docs" / "contract.md"
+HONEST = planted.HONEST["anonymizer"]
 
 
-class Plugin:
-    """An anonymizer made of one function."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def anonymize(self, batch: ImageBatch, seeds: Sequence[int]) -> Any:
-        """Whatever the function does."""
-        return self.run(batch, seeds)
-
-
-def build(config: object) -> Plugin:
-    """An honest anonymizer: the negative."""
-    return Plugin(lambda batch, _: 1 - batch.pixels)
-
-
-def spec(run: Run | None = None, **changes: Any) -> PluginSpec:
-    """A specification, of an honest plugin unless `run` says otherwise."""
-    fields: dict[str, Any] = {
-        "kind": "anonymizer",
-        "id": "kit/negative",
-        "version": 1,
-        "summary": "The negative.",
-        "build": build if run is None else lambda _: Plugin(run),
+def functions(module: types.ModuleType) -> Mapping[str, Any]:
+    """The checks of a module, by name; not those that it shares with others."""
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in vars(module).items()
+        if name.startswith(PREFIX) and value.__module__ == module.__name__
     }
-    return PluginSpec(**fields | changes)
 
 
-def noise(seed: int, batch: ImageBatch) -> torch.Tensor:
-    """Noise for one image."""
-    return torch.rand(batch.pixels.shape[1:], generator=torch.Generator().manual_seed(seed))
+SHARED = {"every plugin": describe, "every plugin in use": FAMILIES["attack"].module.conduct}
+SECTIONS = {**SHARED, **{name: family.module for name, family in FAMILIES.items()}}
+ALL = [(section, name) for section, module in SECTIONS.items() for name in functions(module)]
 
 
-def honest_noise(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
-    """Noise from each image's own seed."""
-    return torch.stack([noise(seed, batch) for seed in seeds])
+# --- every check is proved and described ---------------------------------------------------------
 
 
-def in_place(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
-    """Writes to its input."""
-    return batch.pixels.mul_(0.5)
-
-
-def one_generator(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
-    """One generator for the batch: the commonest mistake."""
-    return torch.rand(batch.pixels.shape, generator=torch.Generator().manual_seed(seeds[0]))
-
-
-def minus_batch_mean(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
-    """Lets the images of a batch see one another."""
-    return (batch.pixels - batch.pixels.mean(0) + 0.5).clamp(0, 1)
-
-
-def by_place(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
-    """Treats the first image differently."""
-    weights = torch.linspace(0, 1, len(batch))[:, None, None, None]
-    return batch.pixels * weights
-
-
-def by_subject(batch: ImageBatch, seeds: Sequence[int]) -> torch.Tensor:
-    """Uses who it is."""
-    return torch.full_like(batch.pixels, 0.1) * float(batch.subject[0] == 0)
-
-
-BROKEN = [
-    (describe.check_description, spec(id="negative"), "distribution/name"),
-    (describe.check_description, spec(summary="two\nlines"), "one line"),
-    (describe.check_description, spec(summary="x" * 101), "longer than 100"),
-    (describe.check_description, spec(honest_noise), "top of its module"),
-    (describe.check_description, spec(tags=Tags(knowledge="none")), "Tags.knowledge belongs"),
-    (describe.check_light_import, spec(), "imports numpy, torch; move that"),
-    (describe.check_weights, spec(weights=lambda _: {"a": "feed"}), "SHA-256"),
-    (describe.check_weights, spec(weights=lambda _: {"a": "0" * 64}), "licence"),
-    (anonymizer.check_fit, spec(tags=Tags(fit_on="release")), "there is no `fit`"),
-    (anonymizer.check_output, spec(lambda b, _: b.pixels.numpy()), "expected a tensor"),
-    (anonymizer.check_output, spec(lambda b, _: b.pixels[:, :, ::2, ::2]), "expected shape"),
-    (anonymizer.check_output, spec(lambda b, _: (b.pixels * 255).byte()), "expected floats"),
-    (anonymizer.check_output, spec(lambda b, _: b.pixels / 0), "NaN or infinity"),
-    (anonymizer.check_output, spec(lambda b, _: b.pixels + 1), r"values in \[0, 1\]"),
-    (anonymizer.check_source_hidden, spec(lambda b, _: b.pixels.clone()), "4 of 4 released images are"),
-    (anonymizer.check_input_unchanged, spec(in_place), "changed the pixels"),
-    (anonymizer.check_repeatable, spec(lambda b, _: torch.rand_like(b.pixels)), "called again"),
-    (anonymizer.check_order, spec(one_generator), "order was reversed"),
-    (anonymizer.check_order, spec(by_place), "order was reversed"),
-    (anonymizer.check_companions, spec(minus_batch_mean), "among other images"),
-    (anonymizer.check_batch_shape, spec(minus_batch_mean), "an image alone differs"),
-    (anonymizer.check_identity_withheld, spec(by_subject), "known subjects"),
-    (anonymizer.check_seed_of_each_image, spec(lambda b, s: honest_noise(b, [sum(s) % 2**62] * len(s))),
-     "only another image's seed"),
-    (anonymizer.check_stochastic, spec(tags=Tags(stochastic=True)), "other seeds change nothing"),
-    (anonymizer.check_stochastic, spec(lambda b, s: honest_noise(b, [s[0]] * len(s))),
-     "one image with two seeds"),
-    (anonymizer.check_deterministic, spec(honest_noise), "tag it stochastic"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("check", "defect", "message"), BROKEN)
-def test_a_broken_promise_is_found(
-    check: Callable[[anonymizer.AnonymizerBench], None], defect: PluginSpec, message: str
+@pytest.mark.parametrize(("section", "name"), ALL, ids=[f"{s}-{n}" for s, n in ALL])
+def test_every_check_has_a_planted_defect_and_a_line_that_says_what_it_proves(
+    section: str, name: str
 ) -> None:
-    """Each check fails on a plugin that breaks just what it checks, and says how."""
-    with pytest.raises(PluginError, match=message) as caught:
-        check(anonymizer.AnonymizerBench(defect))
-    assert str(caught.value).startswith(defect.id)
+    """`plugin check` prints the line; `test_contract_planted` runs the defect."""
+    planned = {
+        (family_of(planted.HONEST[of]), check)
+        for of, checks in planted.PLANTED.items()
+        for check in checks
+    }
+    if section in SHARED:
+        assert any(check == name for _, check in planned)
+    else:
+        assert (section, name) in planned
+    line = kit.Check(functions(SECTIONS[section])[name], kit.Workbench(HONEST)).proves
+    assert line.endswith(".")
+    assert line[0].isupper()
+    assert len(line) < 200
 
 
-def broken(plugin: PluginSpec) -> list[kit.Finding]:
-    """Promises that a plugin breaks."""
-    return [found for found in kit.check_plugin(plugin) if found.broken]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checks_that_planted_plugins_meet_are_all_there_are(family: str) -> None:
+    """No check of a family is left out whatever the tags are: each is listed by some plugin."""
+    listed = {
+        check.name
+        for of, spec in planted.HONEST.items()
+        if family_of(spec) == family
+        for check in [*kit.checks_of(spec), *_with_special_tags(spec)]
+    }
+    assert listed >= set(functions(FAMILIES[family].module))
 
 
-class Undescribed(Config):
-    """A setting without a description."""
-
-    strength: float = 1.0
+def _with_special_tags(spec: PluginSpec) -> list[kit.Check]:
+    return kit.checks_of(replace(spec, weights=planted.bad_weights))
 
 
-class Required(Config):
-    """A setting without a default."""
-
-    strength: float = Field(description="How much.")
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [(Undescribed, "strength must have a description"), (Required, "must have a default")],
-)
-def test_settings_must_be_described_and_defaulted(config: type[Config], message: str) -> None:
-    """`privbench describe` and a plain run rely on both."""
-    with pytest.raises(PluginError, match=message):
-        describe.check_config(anonymizer.AnonymizerBench(spec(config=config)))
+def test_the_page_has_a_heading_for_each_check_and_no_other() -> None:
+    """`docs/contract.md` and the code name the same checks, family by family."""
+    text = DOCS.read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        found[section.partition("\n")[0]] = re.findall(r"^### `(\w+)`$", section, flags=re.M)
+    described = {title: sorted(names) for title, names in found.items() if names}
+    titles = {section: section[0].upper() + section[1:] for section in SECTIONS}
+    expected = {titles[s]: sorted(functions(module)) for s, module in SECTIONS.items()}
+    assert described == expected
 
 
-def test_findings_name_the_check_and_a_crash_is_one_of_them() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_checks_beyond_its_description(kind: Any) -> None:
+    """Nothing is installed unchecked."""
+    spec = next(spec for spec in planted.HONEST.values() if spec.kind == kind)
+    assert len(kit.checks_of(spec)) > len(describe.checks(spec)) + 3
+
+
+# --- findings ------------------------------------------------------------------------------------
+
+
+def status_of(spec: PluginSpec, check: str, expected: Mapping[str, str] = {}) -> kit.Finding:
+    """What came of one check."""
+    found = kit.check_plugin(spec, expected_failures=expected)
+    return next(f for f in found if f.check == check)
+
+
+def test_expected_failures_are_strict() -> None:
+    """An expected failure that fails is none; one that passes is one; both say the reason."""
+    broken = planted.defective("anonymizer", "output")
+    reason = {"output": "it is bright"}
+    assert status_of(broken, "output").status == "failed"
+    found = status_of(broken, "output", reason)
+    assert (found.status, found.broken) == ("expected", False)
+    assert "values in [0, 1]" in found.problem
+    assert found.problem.endswith("it is bright")
+    found = status_of(HONEST, "output", reason)
+    assert (found.status, found.broken) == ("unexpected-pass", True)
+    assert "it is bright" in found.problem
+    assert status_of(HONEST, "output").status == "passed"
+
+
+def test_an_expected_failure_of_no_check_is_refused_with_a_suggestion() -> None:
+    """A misspelt name would excuse nothing, and nobody would notice."""
+    for use in (
+        lambda: kit.check_plugin(HONEST, expected_failures={"outputs": "why"}),
+        lambda: kit.parametrize_with_checks([HONEST], {"outputs": "why"}),
+        lambda: kit.parametrize_with_checks([HONEST], {HONEST.id: {"outputs": "why"}}),
+    ):
+        with pytest.raises(ConfigError, match=r"no check 'outputs'.*output"):
+            use()
+    with pytest.raises(ConfigError, match=r"'planted/mosaik', which is not checked.*mosaic"):
+        kit.parametrize_with_checks([HONEST], {"planted/mosaik": {"output": "why"}})
+    with pytest.raises(ConfigError, match="needs a reason"):
+        kit.check_plugin(HONEST, expected_failures={"output": " "})
+
+
+def test_a_crash_is_a_finding() -> None:
     """An exception inside a plugin is reported like any other broken promise."""
-    findings = broken(spec(lambda b, _: b.nothing))  # type: ignore[attr-defined]
-    assert {f.check for f in findings} >= {"output", "order"}
-    assert "AttributeError" in next(f.problem for f in findings if f.check == "output")
+    crashing = replace(HONEST, build=planted.bad_weights)
+    found = status_of(crashing, "output")
+    assert found.status == "failed"
+    assert "AttributeError" in found.problem
 
 
-def test_an_honest_plugin_has_only_the_finding_that_this_module_imports_torch() -> None:
-    """The kit raises no false alarm."""
-    assert [f.check for f in broken(spec())] == FROM_HERE
+def test_parametrize_names_each_test_and_marks_expected_failures() -> None:
+    """The pytest form: ids `plugin-check`, strict expected failures with their reason."""
+    other = replace(HONEST, id="planted/other")
+    expected = {HONEST.id: {"order": "it counts"}}
+    mark = kit.parametrize_with_checks([HONEST, other], expected).mark
+    assert mark.args[0] == "check"
+    rows = {row.id: row for row in mark.args[1]}
+    assert {"planted/mosaic-order", "planted/other-order"} <= set(rows)
+    (xfail,) = rows["planted/mosaic-order"].marks
+    assert (xfail.name, xfail.kwargs) == ("xfail", {"reason": "it counts", "strict": True})
+    assert not rows["planted/other-order"].marks
 
 
-class Swapper(Plugin):
-    """Fitted on the release: gives everyone the same face, the mean."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda batch, _: batch.pixels)
-
-    def fit(self, reference: ImageSet) -> Plugin:
-        """Learn the mean."""
-        mean = reference.floats().mean(0)
-        return Plugin(lambda batch, _: mean.expand(len(batch), -1, -1, -1).clone())
-
-
-def build_swapper(config: NoConfig) -> Swapper:
-    """Build it."""
-    return Swapper()
-
-
-def test_a_fitted_anonymizer_is_fitted_before_it_is_checked() -> None:
-    """The tag fit_on makes the kit call `fit` first; without the tag a `fit` is a finding."""
-    fitted = spec(build=build_swapper, tags=Tags(fit_on="release"))
-    assert [f.check for f in broken(fitted)] == FROM_HERE
-    with pytest.raises(PluginError, match="fit_on must say"):
-        anonymizer.check_fit(anonymizer.AnonymizerBench(spec(build=build_swapper)))
+@kit.parametrize_with_checks([HONEST])
+def test_the_decorator_runs_every_check(check: kit.Check) -> None:
+    """As an author uses it."""
+    check()
 
 
 def test_collecting_the_checks_builds_nothing() -> None:
     """A plugin is built when its first check runs, not when pytest collects."""
-    never = spec(build=types.SimpleNamespace)
-    assert len(kit.checks_of(never)) > 10
+    assert len(kit.checks_of(replace(HONEST, build=types.SimpleNamespace))) > 10
+
+
+def test_progress_counts_the_checks() -> None:
+    """A reporter hears of every check."""
+    from privbench.progress import Silent
+
+    class Counting(Silent):
+        done = 0
+
+        def task(self, label: str, total: int, unit: str = "images") -> Any:
+            self.total = total
+            return super().task(label, total, unit)
+
+    reporter = Counting()
+    assert len(kit.check_plugin(HONEST, reporter=reporter)) == reporter.total
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"summary": "two\nlines"}, "one line"),
+        ({"summary": "x" * 101}, "longer than 100"),
+        ({"build": lambda _: None}, "top of its module"),
+        ({"tags": Tags(knowledge="none")}, "Tags.knowledge belongs"),
+        ({"tags": Tags(evidence="release")}, "Tags.evidence belongs"),
+    ],
+)
+def test_a_description_must_fit(changes: Mapping[str, Any], message: str) -> None:
+    """Each rule of `check_description` says what is wrong."""
+    assert message in status_of(replace(HONEST, **changes), "description").problem
+
+
+def test_a_plugin_without_settings_is_described() -> None:
+    """`NoConfig` is a configuration like any other."""
+    assert status_of(replace(HONEST, config=NoConfig), "config").status == "passed"

@@ -121,7 +121,7 @@ def _call(made: Anonymizer, batch: ImageBatch, seeds: Sequence[int]) -> torch.Te
 
 
 def check_fit(bench: AnonymizerBench) -> None:
-    """`fit` is there exactly when the tag says so, and returns a new object."""
+    """A method `fit` is there exactly when the tag says so, and returns a new object."""
     made = bench.build()
     if bench.spec.tags.fit_on is None:
         require(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-RECOVERED = 1.0
+RECOVERED = 2.0
 """Root mean square difference, in grey levels, below which a source counts as recovered."""
 
 

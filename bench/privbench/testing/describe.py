@@ -133,7 +133,7 @@ def check_spec_pickles(bench: Workbench) -> None:
 
 
 def check_weights(bench: Workbench) -> None:
-    """`weights` names every file with its SHA-256, and a licence goes with them."""
+    """Every weight file is named with its SHA-256, and a licence goes with them."""
     spec = bench.spec
     weights = spec.weights(bench.config) if spec.weights else {}
     for name, sha in weights.items():

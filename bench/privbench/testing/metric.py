@@ -85,7 +85,7 @@ def point(metric: Metric, rows: Floats) -> Floats:
 
 
 def check_fit(bench: MetricBench) -> None:
-    """`fit` is there exactly when the tag says so, and returns a new object."""
+    """A method `fit` is there exactly when the tag says so, and returns a new object."""
     made, on = bench.build(), bench.spec.tags.fit_on
     has = isinstance(made, FittableMetric)
     require(has or on is None, bench, "Tags.fit_on is set and there is no `fit`")
