@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+import mischief
 from privbench.api import make_study, plan_study, run_study
-from privbench.errors import DataError, PluginError, RecordError, StoreError
+from privbench.errors import ConfigError, DataError, PluginError, RecordError, StoreError
 from privbench.plan import Study, status
 from privbench.record import LARGEST, read_record, write_record
+from privbench.registry import Registered, Registry
 from privbench.store import Store
 from privbench.types import AttackerView
 from spies import CALLS, registry
@@ -120,6 +122,73 @@ def test_a_bad_anonymizer_fails_alone(output: str, faces: Path, tmp_path: Path) 
     (failure,) = failures
     assert isinstance(failure.error, PluginError)
     assert "spy" in str(failure.error)
+
+
+def with_mischief() -> Registry:
+    """The spies, and a third party's bad plugins."""
+    bad = {(s.kind, s.id): Registered(s, "mischief 1.0") for s in mischief.privbench_plugins()}
+    return Registry({**registry().plugins, **bad}, {})
+
+
+def test_a_failed_metric_leaves_a_blank(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record has all other numbers, and is not kept as if it were whole: the next run tries
+    the metric again, and nothing else."""
+    CALLS.clear()
+    known = with_mischief()
+    what = make_study(
+        ["spy"], ["spy-attack"], ["identification", "mischief/metric"], protocol="smoke",
+        settings=[f"synthfaces.path={faces}"], registry=known,
+    )  # fmt: skip
+    where = {"store": str(tmp_path / "store"), "records": str(tmp_path / "records")}
+    (record,), (failure,) = run_study(what, **where, registry=known)
+    assert failure.label == "mischief/metric of spy-attack on spy"
+    assert "no rows today" in str(failure.error)
+    assert set(record.metrics) == set(record.estimates["full-ref"]) == {"identification"}
+    assert record.utility == {}
+    path = tmp_path / "records" / f"{record.name}.json"
+    assert read_record(path).metrics == record.metrics
+    assert {"anonymize", "train"} <= set(CALLS)
+    CALLS.clear()
+    spec = known.get("metric", "ssim").spec
+    working = spec.build(spec.config())
+    for name in ("rows", "reduce", "outputs", "chance"):  # the same key: it failed by chance
+        method = staticmethod(getattr(working, name))
+        monkeypatch.setattr(mischief.MischiefMetric, name, method, raising=False)
+    (whole,), failures = run_study(what, **where, registry=known)
+    assert failures == []
+    assert whole.name == record.name
+    assert CALLS == []
+    assert whole.utility["mischief/metric"]
+    assert whole.estimates == record.estimates
+    assert read_record(path).metrics == whole.metrics
+
+
+def test_an_anonymizer_that_fails_when_planned(faces: Path, tmp_path: Path) -> None:
+    """It costs its own row where there are others, and is the run's error where there are none;
+    in this process, as everywhere, one that calls sys.exit fails alone."""
+    known = with_mischief()
+
+    def study_of(*anonymizers: str) -> Study:
+        return make_study(
+            anonymizers, ["random-guess"], ["identification"], protocol="smoke",
+            settings=[f"synthfaces.path={faces}"], registry=known,
+        )  # fmt: skip
+
+    where = {"store": str(tmp_path / "store"), "records": None, "registry": known}
+    asked = study_of("mischief/maker:weights", "mischief/maker:sys-exit", "pixelate")
+    (record,), failures = run_study(asked, **where)
+    assert record.anonymizer.id == "pixelate"
+    assert [f.label for f in failures] == [
+        "mischief/maker:weights", "random-guess on mischief/maker:sys-exit"
+    ]  # fmt: skip
+    assert "failed while being planned: RuntimeError: no weights today" in str(failures[0].error)
+    assert str(failures[1].error) == "called sys.exit(3)"
+    with pytest.raises(PluginError, match="no weights today"):
+        run_study(study_of("mischief/maker:weights"), **where)
+    with pytest.raises(ConfigError, match="Bad settings"):
+        run_study(study_of("mischief/maker:nonsense", "pixelate"), **where)
 
 
 @pytest.mark.parametrize("how", ["shape", "nan"])
