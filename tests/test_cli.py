@@ -78,6 +78,17 @@ def test_run_prints_results_and_writes_the_record(
     assert all(json.loads(Path(p).read_text())["schema_version"] for p in paths)
 
 
+def test_an_interrupted_run_says_what_is_kept(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of a cell ends with exit code 130 and a sentence."""
+    monkeypatch.setattr("privbench.execute.attack", lambda *_: signal.raise_signal(signal.SIGINT))
+    words = ["run", "--anonymizer", "pixelate", "--attack", "random-guess"]
+    code, _, err = call(capsys, *words, *where(faces, tmp_path))
+    assert code == 130
+    assert err.endswith("Interrupted. What is finished is kept; run the same command to go on.\n")
+
+
 def test_a_study_file_is_the_same_run(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ app = App(
     name="privbench",
     version=__version__,
     help="Does a face-image anonymizer protect anyone? Run anonymizers under attacks.",
+    suppress_keyboard_interrupt=False,  # `main` has something to say
 )
 
 app.command(cli_plugins.list_plugins, name="list")
