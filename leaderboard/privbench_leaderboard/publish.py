@@ -37,12 +37,14 @@ def write(
     path = Path(out)
     if path.is_dir():
         raise LeaderboardError(f"Cannot write {path}: it is a folder.")
-    write_site(board, Path(records).parent / GALLERIES, Path(site or path.parent / SITE))
+    drawn = [panels(table, f"p{i}") for i, table in enumerate(board.tables, 1)]
+    galleries = Path(records).parent / GALLERIES
+    write_site(board, drawn, galleries, Path(site or path.parent / SITE))
     plots = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for i, table in enumerate(board.tables):
-            if found := panels(table, f"p{i}"):
+        for i, found in enumerate(drawn):
+            if found:
                 plots[i] = f"{path.stem.lower()}-{i + 1}.svg"
                 _text(path.with_name(plots[i]), sheet(found, chart_style()))
         _text(path, render_markdown(board.tables, plots, board.withdrawn))

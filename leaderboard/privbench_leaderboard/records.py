@@ -201,6 +201,8 @@ Numbers = Annotated[list[Number], Field(max_length=MOST_NUMBERS)]
 class Entry(_Model):
     """One anonymizer under one attack with one seed: one record file.
 
+    Curves of the primary trial are kept, and no numbers along curves: no other is shown.
+
     Attributes:
         stem: the file's name without `.json` or `.json.gz`.
         sha256: of the unpacked file.
@@ -236,6 +238,20 @@ class Entry(_Model):
     command: str = ""
     curves: dict[str, Curves] = {}
     gallery: Annotated[Picture | None, BeforeValidator(lambda found: found or None)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shown(cls, body: Any) -> Any:
+        """What no page shows is most of a record, and most of the time to read it."""
+        if not isinstance(body, dict):
+            return body
+        curves, estimates, trial = (body.get(k) for k in ("curves", "estimates", "primary_trial"))
+        kept = {}
+        if isinstance(curves, dict):
+            kept["curves"] = {t: c for t, c in curves.items() if t == trial}
+        if isinstance(estimates, dict):
+            kept["estimates"] = {t: _without_curves(m) for t, m in estimates.items()}
+        return body | kept
 
     def number(self, trial: str, metric: str, name: str) -> Number | None:
         """An estimate from identification evidence, or None where the record has none."""
@@ -313,6 +329,12 @@ def read(path: Path) -> Entry:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LeaderboardError(f"Cannot read the record {path}: {error}") from error
     return parse(text, str(path), path.name.removesuffix(".gz").removesuffix(".json"))
+
+
+def _without_curves(metrics: Any) -> Any:
+    if not isinstance(metrics, dict):
+        return metrics
+    return {name: numbers for name, numbers in metrics.items() if name not in ("cmc", "det")}
 
 
 def _refuse(constant: str) -> None:

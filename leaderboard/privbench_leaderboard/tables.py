@@ -132,6 +132,7 @@ class SummaryTable:
         warnings: what a reader must know before believing the table.
         control_attacks: rank-1 of attacks that are controls, which no row counts.
         entries: all records of the table, those under control attacks too.
+        attacks: reference of an attack, see `ref` -> its label.
         datasets: what they say of the data set; one, unless they disagree.
         ranked_by: name of the column that ranks.
     """
@@ -146,6 +147,7 @@ class SummaryTable:
     warnings: tuple[str, ...]
     control_attacks: tuple[tuple[str, Number | None], ...]
     entries: tuple[Entry, ...]
+    attacks: Mapping[str, str]
     datasets: tuple[Data, ...]
     ranked_by: str = RANKED_BY[1]
 
@@ -164,7 +166,7 @@ def build(entries: Iterable[Entry], ranker: Ranker | None = None) -> tuple[Summa
         LeaderboardError: records of one protocol version disagree on its numbers, or on which
             trial is the primary one.
     """
-    groups = _group(entries, lambda e: (e.protocol.name, e.protocol.version, e.dataset.digest))
+    groups = group(entries, lambda e: (e.protocol.name, e.protocol.version, e.dataset.digest))
     return tuple(_table(groups[key], ranker) for key in sorted(groups))
 
 
@@ -182,7 +184,7 @@ def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
     released = names_of(allowed)
     attacks = labels_of(e.attack for e in allowed)
     rows = []
-    for subject in _group(allowed, subject_of).values():
+    for subject in group(allowed, subject_of).values():
         for model in {e.threat_model for e in subject}:
             tried = [e for e in subject if _POWER[e.threat_model] <= _POWER[model]]
             rows.append(_row(model, tried, released, attacks))
@@ -202,6 +204,7 @@ def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
             if e.attack.control is not None
         ),
         entries=tuple(sorted(entries, key=lambda e: (e.stem, e.sha256))),
+        attacks=labels_of(e.attack for e in entries),
         datasets=tuple(
             sorted({e.dataset for e in entries}, key=lambda d: canonical(d.model_dump()))
         ),
@@ -260,7 +263,7 @@ def _ranked(rows: Iterable[Row], ranker: Ranker | None) -> tuple[Row, ...]:
     """Rows in the order of the table, with the range of ranks that the data allow."""
     ordered = sorted(rows, key=_place)
     placed: dict[int, Row] = {}
-    for rivals in _group((r for r in ordered if _contends(r)), lambda r: r.threat_model).values():
+    for rivals in group((r for r in ordered if _contends(r)), lambda r: r.threat_model).values():
         placed |= zip(map(id, rivals), _places(rivals, ranker), strict=True)
     return tuple(placed.get(id(row), row) for row in ordered)
 
@@ -361,7 +364,8 @@ def _chance(row: Row) -> float | None:
     return row.rank1.chance if row.rank1 else None
 
 
-def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by their key, in the order they come."""
     groups: dict[K, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)

@@ -16,6 +16,8 @@ def plain(text: str, most: int = MAX_TEXT) -> str:
     >>> plain("a\n\u202eb", 2), plain("x" * 9, 4)
     ('a…', 'xxx…')
     """
-    shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    shown = text
+    if not (text.isascii() and text.isprintable()):
+        shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     shown = " ".join(shown.split())
     return shown if len(shown) <= most else shown[: most - 1] + "…"

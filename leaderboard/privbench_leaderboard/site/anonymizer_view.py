@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,15 @@ from privbench_leaderboard.site.curves import Series, cmc_picture, roc_picture
 from privbench_leaderboard.site.frontiers import device_facts
 from privbench_leaderboard.site.index_view import CONTROL, SHORT, bar, section_id
 from privbench_leaderboard.standing import Withdrawn
-from privbench_leaderboard.subjects import canonical, labels_of, ref, subject_of
-from privbench_leaderboard.tables import LINKABILITY, OPEN_SET, RANKED_BY, SMALL_SET, SummaryTable
+from privbench_leaderboard.subjects import canonical, ref
+from privbench_leaderboard.tables import (
+    LINKABILITY,
+    OPEN_SET,
+    RANKED_BY,
+    SMALL_SET,
+    Row,
+    SummaryTable,
+)
 from privbench_leaderboard.text import plain
 
 MEASURES = (
@@ -89,22 +97,35 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class AnonymizerView:
-    """The whole page."""
+    """The whole page.
+
+    Attributes:
+        picture: the one that most records share: what the anonymizer releases. Others, of what
+            an attack made of it, stand by their records.
+    """
 
     name: str
     plugin: Plugin
     control: str
     settings: tuple[tuple[str, str], ...]
     weights: tuple[tuple[str, str], ...]
-    pictures: tuple[Picture, ...]
+    picture: Picture | None
     parts: tuple[Part, ...]
     withdrawn: tuple[Withdrawn, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one table holds of one anonymizer."""
+
+    table: SummaryTable
+    entries: Sequence[Entry]
+    rows: Sequence[Row]
+
+
 def anonymizer_view(
-    subject: str,
     name: str,
-    tables: Sequence[SummaryTable],
+    slices: Sequence[Slice],
     withdrawn: Iterable[Withdrawn],
     styles: Mapping[str, int],
     galleries: Mapping[str, tuple[int, int]],
@@ -112,37 +133,41 @@ def anonymizer_view(
     """The page of one anonymizer.
 
     Args:
-        subject: see `subject_of`; some table holds records of it.
         name: its label.
+        slices: of all tables that hold records of it.
+        withdrawn: records of it that count no more.
         styles: id of an attack -> style of its curves, the same on every page.
         galleries: SHA-256 of the pictures that are there -> width and height.
     """
-    parts = tuple(p for t in tables if (p := _part(t, subject, styles)) is not None)
+    parts = tuple(_part(found, styles) for found in slices)
     entries = [run.entry for part in parts for run in part.runs]
     plugin = max(entries, key=lambda e: (e.created, e.sha256)).anonymizer
-    pictures = {e.gallery.sha256: e.gallery for e in entries if e.gallery}
     return AnonymizerView(
         name=plain(name),
         plugin=plugin,
         control=CONTROL.get(plugin.control or "", ""),
         settings=_settings(plugin),
         weights=tuple(sorted((plain(k), plain(v)) for k, v in plugin.weights.items())),
-        pictures=tuple(p for sha, p in sorted(pictures.items()) if sha in galleries),
+        picture=_commonest(
+            e.gallery for e in entries if e.gallery and e.gallery.sha256 in galleries
+        ),
         parts=parts,
-        withdrawn=tuple(w for w in withdrawn if subject_of(w.entry) == subject),
+        withdrawn=tuple(withdrawn),
     )
 
 
-def _part(table: SummaryTable, subject: str, styles: Mapping[str, int]) -> Part | None:
-    entries = [e for e in table.entries if subject_of(e) == subject]
-    if not entries:
-        return None
-    attacks = labels_of(e.attack for e in table.entries)
+def _commonest(pictures: Iterable[Picture | None]) -> Picture | None:
+    found = {p.sha256: p for p in (known := [p for p in pictures if p])}
+    counts = Counter(p.sha256 for p in known)
+    return found[min(counts, key=lambda sha: (-counts[sha], sha))] if counts else None
+
+
+def _part(found: Slice, styles: Mapping[str, int]) -> Part:
+    table, rows = found.table, found.rows
     runs = sorted(
-        (_run(e, attacks[ref(e.attack)], styles) for e in entries),
+        (_run(e, table.attacks[ref(e.attack)], styles) for e in found.entries),
         key=lambda run: (bool(run.control), -_share(run.entry), run.attack, run.entry.seed),
     )
-    rows = [row for row in table.rows if subject_of(row.worst) == subject]
     used = columns(rows)
     drawn = _first_of_each(runs)
     series = [

@@ -10,6 +10,7 @@ from privbench_leaderboard.markdown import UTILITY, number
 from privbench_leaderboard.records import GRADES, Grade, Number
 from privbench_leaderboard.site.frontiers import device_facts, device_of
 from privbench_leaderboard.tables import Row
+from privbench_leaderboard.text import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ def counted(value: float | None, form: str = "{:g}", detail: str = "") -> Cell:
 
 
 def named(text: str, detail: str = "") -> Cell:
-    """Text."""
-    return Cell(text, detail, text.lower())
+    """Text, of a record perhaps."""
+    return Cell(plain(text), plain(detail), plain(text).lower())
 
 
 def graded(grade: Grade, detail: str = "") -> Cell:
@@ -112,7 +113,7 @@ _ABOUT = {
 }
 
 RANK1 = "rank-1"
-_COLUMNS = (
+COLUMNS = (
     Column("rank", "Rank", "Best and worst place that the data allow among rows against the same "
            "attacker, for all rows at once at 95 %. Controls have none.", _rank),
     Column("ties", "Ties", "Rows that share a letter do not differ significantly.",
@@ -122,7 +123,7 @@ _COLUMNS = (
            lambda row: estimated(row.rank1), better="lower"),
     Column("attack", "Worst attack", "The attack that did it, of how many tried. All numbers of a "
            "row are that attack's.", lambda row: named(row.attack), "text"),
-    Column("grade", "Grade", "What was checked by somebody else. Claimed: nothing. Recomputed: the "
+    Column("grade", "Grade", "What was checked. Claimed: nothing. Recomputed: the "
            "numbers follow from the scores stored with them. Re-run: a sample of the images comes "
            "out the same again. The worst of all records that the row rests on.",
            lambda row: graded(row.grade), "text"),
@@ -153,6 +154,7 @@ _COLUMNS = (
            "blank where it has none or says nothing.",
            lambda row: named(row.worst.anonymizer.licence), "text"),
 )  # fmt: skip
+"""Every column that the board may have, in order."""
 
 ALWAYS = {"rank", RANK1, "attack", "grade"}
 """Columns that stand even where no row has a value."""
@@ -160,4 +162,4 @@ ALWAYS = {"rank", RANK1, "attack", "grade"}
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns that some row has a value for, in the order of the board."""
-    return tuple(c for c in _COLUMNS if c.key in ALWAYS or any(c.cell(row).text for row in rows))
+    return tuple(c for c in COLUMNS if c.key in ALWAYS or any(c.cell(row).text for row in rows))

@@ -34,16 +34,15 @@ def cmc_picture(series: Sequence[Series], people: int | None, name: str) -> str:
     last = max(curve.x[-1] for _, curve in known)
     box = frame(WIDTH, HEIGHT, (1.0, last), log=True)
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= last]
-    chance = "" if not people else path(
-        (box.x(k), box.y(k / people)) for k in known[0][1].x if k >= 1
-    )  # fmt: skip
+    ranks = known[0][1].x
+    chance = _trace(box, ranks, [k / people for k in ranks]) if people else ""
     said = f" Chance is rank over {people} people." if people else ""
     return picture(
         WIDTH, HEIGHT, name, "Cumulative match characteristic (CMC)",
         "Share of released images whose person is among the attacker's first candidates; lower "
         f"protects better. {_ends(known)}{said}",
         axes(box, "Rank, log scale", "Person among the first ↓", ticks),
-        _chance(chance, box, people), *(_line(box, s, c) for s, c in known),
+        _chance(chance, box), *(_line(box, s, c) for s, c in known),
     )  # fmt: skip
 
 
@@ -60,7 +59,7 @@ def roc_picture(series: Sequence[Series], name: str) -> str:
         WIDTH, HEIGHT, name, "Receiver operating characteristic (ROC)",
         "True match rate at each false match rate; lower protects better. Chance: both are equal.",
         axes(box, "False match rate, log scale", "True match rate ↓", powers(low, 1)),
-        _chance(path((box.x(r), box.y(r)) for r in rates), box, None),
+        _chance(_trace(box, rates, rates), box),
         *(_line(box, s, c, low) for s, c in known),
     )  # fmt: skip
 
@@ -75,17 +74,21 @@ def _line(box: Frame, series: Series, curve: Curve, least: float = 1.0) -> str:
     rows = list(zip(curve.x, curve.value, curve.low, curve.high, strict=True))
     shown = [row for row in rows if row[0] >= least] or rows[-1:]
     look = f"c{series.style % STYLES}"
-    band = [(box.x(x), box.y(high)) for x, _, _, high in shown]
-    band += [(box.x(x), box.y(low)) for x, _, low, _ in reversed(shown)]
+    x, value, low, high = zip(*shown, strict=True)
+    around = _trace(box, (*x, *reversed(x)), (*high, *reversed(low)), closed=True)
     return element(
         "g",
         element("title", text=series.name),
-        element("path", class_=f"band {look}", d=path(band, closed=True)),
-        element("path", class_=f"curve {look}", d=path((box.x(r[0]), box.y(r[1])) for r in shown)),
+        element("path", class_=f"band {look}", d=around),
+        element("path", class_=f"curve {look}", d=_trace(box, x, value)),
     )
 
 
-def _chance(line: str, box: Frame, people: int | None) -> str:
+def _trace(box: Frame, x: Sequence[float], y: Sequence[float], closed: bool = False) -> str:
+    return path(zip(box.x.places(x), box.y.places(y), strict=True), closed)
+
+
+def _chance(line: str, box: Frame) -> str:
     if not line:
         return ""
     return element("path", class_="chance", d=line) + element(

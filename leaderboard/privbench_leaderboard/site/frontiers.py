@@ -83,9 +83,8 @@ def panels(table: SummaryTable, name: str) -> tuple[Panel, ...]:
         ]
         if len(points) > 1:
             box = frame(WIDTH, HEIGHT, _around([p.x for p in points]))
-            about = "Further right is more useful, further down is better protected. " + _front(
-                points, "higher"
-            )
+            fronts = _told(_fronts(points, "higher"))
+            about = f"Further right is more useful, further down is better protected. {fronts}"
             drawn.append(
                 _panel(f"{name}-{i}", f"Rank-1 and {title}", about, box, points,
                        f"{title[0].upper()}{title[1:]} → more useful",
@@ -137,7 +136,7 @@ def _cost(rows: Sequence[Row], name: str) -> Panel | None:
     box = frame(WIDTH, HEIGHT, (_floor(points, ends), _ceiling(points, ends)), log=True)
     about = (
         "Further left is faster, further down is better protected; compare points of one mark "
-        "only: each mark is a device and dtype. " + _front(points, "lower")
+        "only: each mark is a device and dtype. " + _told(_fronts(points, "lower"))
     )
     panel = _panel(f"{name}-cost", "Rank-1 and time per image", about, box, points,
                    "ms per image, median → slower", powers(box.x.low, box.x.high), "lower",
@@ -162,7 +161,7 @@ def device_facts(device: Mapping[str, str], dtype: str) -> tuple[str, ...]:
     """Name, threads and dtype, without what is unknown."""
     threads = device.get("threads")
     counted = f"{threads} thread{'' if threads == '1' else 's'}" if threads else ""
-    return tuple(f for f in (device.get("name", ""), counted, dtype) if f)
+    return tuple(plain(f) for f in (device.get("name", ""), counted, dtype) if f)
 
 
 def _panel(
@@ -176,12 +175,11 @@ def _panel(
     better: Literal["higher", "lower"],
     chances: Sequence[float],
 ) -> Panel:
-    fronts = []
-    for series in sorted({p.series for p in points}):
-        mine = [p for p in points if p.candidate and p.series == series]
-        front = [mine[i] for i in pareto([p.at for p in mine], better)]
-        if len(front) > 1:
-            fronts.append(element("path", class_="front", d=_stairs(box, front, better)))
+    fronts = [
+        element("path", class_="front", d=_stairs(box, front, better))
+        for front in _fronts(points, better)
+        if len(front) > 1
+    ]
     marks = [_mark(box, p) for p in sorted(points, key=lambda p: p.candidate)]
     return Panel(
         title,
@@ -254,10 +252,18 @@ def _named(points: Sequence[Point]) -> list[tuple[str, tuple[float, float]]]:
     return [(p.label, p.at) for p in ordered[:MOST_LABELS]]
 
 
-def _front(points: Sequence[Point], better: Literal["higher", "lower"]) -> str:
-    candidates = [p for p in points if p.candidate]
-    front = [candidates[i].label for i in pareto([p.at for p in candidates], better)]
-    return f"On the front: {', '.join(front)}." if front else "No point may be on the front."
+def _fronts(points: Sequence[Point], better: Literal["higher", "lower"]) -> list[tuple[Point, ...]]:
+    """What no other beats both ways, of each series that has rows that may."""
+    found = []
+    for series in sorted({p.series for p in points}):
+        mine = [p for p in points if p.candidate and p.series == series]
+        found.append(tuple(mine[i] for i in pareto([p.at for p in mine], better)))
+    return [front for front in found if front]
+
+
+def _told(fronts: Sequence[Sequence[Point]]) -> str:
+    said = "; ".join(", ".join(p.label for p in front) for front in fronts)
+    return f"On the front: {said}." if said else "No point may be on the front."
 
 
 def _label(row: Row) -> str:

@@ -13,7 +13,7 @@ from privbench_leaderboard.board import Board
 from privbench_leaderboard.markdown import ATTACKER, estimate, facts_of
 from privbench_leaderboard.records import GRADES, Number, ThreatModel
 from privbench_leaderboard.site.cells import Cell, Column, columns
-from privbench_leaderboard.site.frontiers import Panel, device_of, panels
+from privbench_leaderboard.site.frontiers import Panel, device_of
 from privbench_leaderboard.site.svg import element
 from privbench_leaderboard.standing import Withdrawn
 from privbench_leaderboard.subjects import slug_of
@@ -110,13 +110,14 @@ class IndexView:
     devices: tuple[Choice, ...]
 
 
-def index_view(board: Board, pages: Mapping[str, str]) -> IndexView:
+def index_view(board: Board, drawn: Sequence[Sequence[Panel]], pages: int) -> IndexView:
     """The page of a board.
 
     Args:
-        pages: label of an anonymizer's subject, see `slug_of` -> its file name.
+        drawn: the pictures of each table.
+        pages: how many anonymizers have one.
     """
-    sections = tuple(_section(t, i) for i, t in enumerate(board.tables, 1))
+    sections = tuple(_section(t, d) for t, d in zip(board.tables, drawn, strict=True))
     rows = [row for table in board.tables for row in table.rows]
     entries = [entry for table in board.tables for entry in table.entries]
     models = list(dict.fromkeys(g.model for s in sections for g in s.grids))
@@ -124,7 +125,7 @@ def index_view(board: Board, pages: Mapping[str, str]) -> IndexView:
         counts=", ".join(
             _plural(count, what)
             for count, what in (
-                (len(pages), "anonymizer"),
+                (pages, "anonymizer"),
                 (len({e.attack.id for e in entries}), "attack"),
                 (len(entries), "record"),
             )
@@ -168,7 +169,7 @@ def _on(value: float) -> float:
     return 100 * min(max(value, 0.0), 1.0)
 
 
-def _section(table: SummaryTable, place: int) -> Section:
+def _section(table: SummaryTable, drawn: Sequence[Panel]) -> Section:
     id_ = section_id(table)
     used = columns(table.rows)
     models = list(dict.fromkeys(row.threat_model for row in table.rows))
@@ -179,7 +180,7 @@ def _section(table: SummaryTable, place: int) -> Section:
         facts=facts_of(table),
         licences=tuple((plain(d.licence), plain(d.consent, 400)) for d in table.datasets),
         grids=tuple(_grid(table, model, used, id_) for model in models),
-        panels=panels(table, f"f{place}"),
+        panels=tuple(drawn),
         controls=tuple(f"{plain(name)} {estimate(found)}" for name, found in table.control_attacks),
         warnings=tuple(plain(warning, 400) for warning in table.warnings),
     )

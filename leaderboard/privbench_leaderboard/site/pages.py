@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.markdown import BOUND
 from privbench_leaderboard.records import GRADES, Entry, Picture
 from privbench_leaderboard.site import curves, frontiers
-from privbench_leaderboard.site.anonymizer_view import MEASURES, anonymizer_view
+from privbench_leaderboard.site.anonymizer_view import MEASURES, Slice, anonymizer_view
+from privbench_leaderboard.site.frontiers import Panel
 from privbench_leaderboard.site.index_view import index_view
 from privbench_leaderboard.subjects import names_of, slug_of, subject_of
+from privbench_leaderboard.tables import SummaryTable, group
 from privbench_leaderboard.text import plain
 
 MARK = '<meta name="generator" content="privbench leaderboard">'
@@ -30,10 +33,11 @@ OWNED = ("anonymizers", "galleries")
 """Folders of the site whose other files are old pages and pictures, and go."""
 
 
-def site_files(board: Board, galleries: Path) -> dict[str, bytes]:
+def site_files(board: Board, drawn: Sequence[Sequence[Panel]], galleries: Path) -> dict[str, bytes]:
     """Path in the site -> content. Equal records give equal bytes.
 
     Args:
+        drawn: the pictures of each table, see `panels`.
         galleries: folder with the pictures that records name. One that is not there is not shown.
 
     Raises:
@@ -48,11 +52,13 @@ def site_files(board: Board, galleries: Path) -> dict[str, bytes]:
     pages = _environment()
     found = {name: _static(name) for name in STATIC}
     found["index.html"] = _page(
-        pages, "index.html", root="", view=index_view(board, slugs), bound=BOUND
+        pages, "index.html", root="", view=index_view(board, drawn, len(slugs)), bound=BOUND
     )
+    gone = group(board.withdrawn, lambda w: subject_of(w.entry))
+    slices = _slices(board.tables)
     for subject, slug in slugs.items():
-        tables = [t for t in board.tables if any(subject_of(e) == subject for e in t.entries)]
-        view = anonymizer_view(subject, names[subject], tables, board.withdrawn, styles, sizes)
+        withdrawn = gone.get(subject, [])
+        view = anonymizer_view(names[subject], slices[subject], withdrawn, styles, sizes)
         found[f"anonymizers/{slug}.html"] = _page(
             pages, "anonymizer.html", root="../", view=view, bound=BOUND, galleries=sizes,
             measures=[title for title, *_ in MEASURES], grades=GRADES,
@@ -60,14 +66,14 @@ def site_files(board: Board, galleries: Path) -> dict[str, bytes]:
     return found | {f"galleries/{file}": data for file, data, _ in pictures.values()}
 
 
-def write_site(board: Board, galleries: Path, out: Path) -> None:
+def write_site(board: Board, drawn: Sequence[Sequence[Panel]], galleries: Path, out: Path) -> None:
     """Write the site; pages and pictures of an earlier one that are no more are removed.
 
     Raises:
         LeaderboardError: see `site_files`; or the folder holds something else, or cannot be
             written.
     """
-    found = site_files(board, galleries)
+    found = site_files(board, drawn, galleries)
     try:
         _check(out)
         for name, data in found.items():
@@ -80,6 +86,16 @@ def write_site(board: Board, galleries: Path, out: Path) -> None:
                     path.unlink()
     except OSError as error:
         raise LeaderboardError(f"Cannot write the site {out}: {error}") from error
+
+
+def _slices(tables: Iterable[SummaryTable]) -> dict[str, list[Slice]]:
+    """Subject -> what each table holds of it."""
+    found: dict[str, list[Slice]] = defaultdict(list)
+    for table in tables:
+        rows = group(table.rows, lambda row: subject_of(row.worst))
+        for subject, entries in group(table.entries, subject_of).items():
+            found[subject].append(Slice(table, entries, rows.get(subject, [])))
+    return found
 
 
 def _check(out: Path) -> None:

@@ -15,6 +15,9 @@ from privbench_leaderboard.text import plain
 TEXT = 11.0
 """Font size of all text in a picture."""
 
+LONGEST = 2000
+"""Longer text is cut."""
+
 
 def element(name: str, *inside: str, text: str = "", **attributes: str | float) -> str:
     """An element; text and attributes are escaped, `inside` is SVG already.
@@ -28,7 +31,7 @@ def element(name: str, *inside: str, text: str = "", **attributes: str | float) 
         f' {key.rstrip("_").replace("_", "-")}="{escape(_value(value))}"'
         for key, value in attributes.items()
     )
-    content = "".join(inside) + escape(plain(text))
+    content = "".join(inside) + escape(plain(text, LONGEST))
     return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
 
 
@@ -67,12 +70,18 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Place of a value; beyond the ends, the end."""
-        low, high, at = (self._bent(v) for v in (self.low, self.high, value))
-        share = (at - low) / (high - low) if high > low else 0.5
-        return self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start)
+        return self.places((value,))[0]
 
-    def _bent(self, value: float) -> float:
-        return math.log10(max(value, self.low)) if self.log else value
+    def places(self, values: Iterable[float]) -> list[float]:
+        """The same for many."""
+        low, high = self._bent((self.low, self.high))
+        step = (self.stop - self.start) / (high - low) if high > low else 0.0
+        return [self.start + (min(max(at, low), high) - low) * step for at in self._bent(values)]
+
+    def _bent(self, values: Iterable[float]) -> list[float]:
+        if not self.log:
+            return list(values)
+        return [math.log10(max(value, self.low)) for value in values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +147,7 @@ def axes(
 
 def path(points: Iterable[tuple[float, float]], closed: bool = False) -> str:
     """The `d` of straight lines through places."""
-    line = "L".join(f"{_value(x)} {_value(y)}" for x, y in points)
+    line = "L".join([f"{x:.1f} {y:.1f}" for x, y in points])
     return f"M{line}{'Z' if closed else ''}" if line else ""
 
 
