@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,14 @@ def test_new_writes_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFix
     code, _, err = call(capsys, *new)
     assert code == 2
     assert "nothing was written" in err
+
+
+def test_new_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Writing a package is instant, and so is the help of both commands."""
+    for words in (["plugin", "--help"], ["plugin", "new", "my-metric", "--kind", "metric"]):
+        code = (
+            "import sys\nfrom privbench.cli import main\n"
+            f"try: main({words!r})\nexcept SystemExit as stop: assert not stop.code\n"
+            "assert not {'torch', 'numpy'} & set(sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
