@@ -30,7 +30,7 @@ PRIVBENCH_API = 1
 How = Literal[
     "none", "raise", "sys-exit", "exit", "kill", "segfault", "abort", "hang", "hang-in-c",
     "grandchild", "leave", "stuck", "memory", "memory-in-torch", "print", "fork", "fork-and-raise",
-    "thread", "weights", "warden", "input",
+    "thread", "weights", "warden", "input", "scream",
 ]  # fmt: skip
 
 
@@ -79,6 +79,8 @@ def do(how: str) -> None:
         time.sleep(3600)
     if how == "input":
         input()
+    if how == "scream":
+        raise RuntimeError("\udcff" + "a" * 10**6)
 
 
 def _tell(*processes: int) -> None:

@@ -24,7 +24,7 @@ from privbench.errors import ConfigError, PluginError, PrivbenchError
 from privbench.isolate import Isolation, Worker, how_it_ended
 from privbench.progress import Silent, Task
 from privbench.registry import load_registry
-from privbench.worker import in_words
+from privbench.worker import LONGEST, in_words
 
 TESTS = Path(__file__).parent
 
@@ -91,6 +91,7 @@ def alive(number: int) -> bool:
         ("abort", "was killed by signal 6 (SIGABRT) during abort task: it crashed in native code"),
         ("warden", "was killed by signal 9 (SIGKILL) during warden task"),
         ("input", "failed: EOFError"),
+        ("scream", "failed: RuntimeError: ?aaaa"),
     ],
 )
 def test_an_end_costs_its_own_cell(how: str, words: str) -> None:
@@ -100,6 +101,7 @@ def test_an_end_costs_its_own_cell(how: str, words: str) -> None:
         with pytest.raises(PluginError) as failed:
             cells.run(how)
         assert str(failed.value).startswith(words)
+        assert len(str(failed.value)) <= LONGEST
         assert cells.run("none")[0] == "none"
 
 

@@ -132,8 +132,10 @@ class Worker:
             except TimeoutError:
                 raise self._failed(f"exceeded --timeout {timeout:g} s{self._during()}") from None
             if "done" in event:
+                self._close_tasks()
                 return event["done"]
             if "failed" in event:
+                self._close_tasks()
                 raise self._failed(event["failed"], event["kind"], stop=event["last"])
             memory = self._isolation.memory
             raise self._failed(how_it_ended(event["ended"], self._during(), memory))
@@ -171,7 +173,8 @@ class Worker:
                     if number in self._tasks:  # a plugin may go on with a task that has ended
                         self._tasks[number].task.advance(n)
                 case {"close": number, "whole": whole}:
-                    self._tasks.pop(number).close(whole)
+                    if number in self._tasks:
+                        self._tasks.pop(number).close(whole)
                 case {"note": text}:
                     self._reporter.note(text)
                 case _:
@@ -193,10 +196,14 @@ class Worker:
     def _stop(self, grace: float = 0.0) -> None:
         """End the process and everything below it."""
         process, self._process = self._process, None
-        while self._tasks:
-            self._tasks.popitem()[1].close(whole=False)
+        self._close_tasks()
         if process is not None:
             process.stop(grace)
+
+    def _close_tasks(self) -> None:
+        """End what was begun and not ended."""
+        while self._tasks:
+            self._tasks.popitem()[1].close(whole=False)
 
 
 def how_it_ended(code: int, during: str = "", memory: float | None = None) -> str:

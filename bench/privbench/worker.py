@@ -36,6 +36,9 @@ Open = Callable[[Any, Reporter], Run]
 EVERY: Final = 0.1
 """Seconds between two messages about one task."""
 
+LONGEST: Final = 2000
+"""Characters of a message that are told."""
+
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 """Of prctl(2)."""
 
@@ -124,7 +127,7 @@ def _work(channel: _Channel) -> None:
         if memory is not None:
             _limit(memory)
     except BaseException as error:  # whatever it is, somebody waits to hear of it
-        channel.send(failed=in_words(error), kind=type(error).__name__, last=True)
+        channel.send(failed=_printable(in_words(error)), kind=type(error).__name__, last=True)
         return
     channel.send(ready=True)
     for line in orders:
@@ -137,7 +140,7 @@ def _work(channel: _Channel) -> None:
             text = in_words(error)
             if short:
                 text = f"asked for more memory than --memory {memory:g} GiB allows ({text})"
-            channel.send(failed=text, kind=type(error).__name__, last=short)
+            channel.send(failed=_printable(text), kind=type(error).__name__, last=short)
             if short:
                 return
         else:
@@ -169,6 +172,11 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"called sys.exit({'' if error.code is None else repr(error.code)})"
     return f"failed: {type(error).__name__}: {error}"
+
+
+def _printable(text: str) -> str:
+    """What fits in a table and in UTF-8."""
+    return text[:LONGEST].encode(errors="replace").decode()
 
 
 def lacks_memory(error: BaseException | None) -> bool:
