@@ -156,10 +156,12 @@ def anonymizer_view(
     )
 
 
-def _commonest(pictures: Iterable[Picture | None]) -> Picture | None:
-    found = {p.sha256: p for p in (known := [p for p in pictures if p])}
-    counts = Counter(p.sha256 for p in known)
-    return found[min(counts, key=lambda sha: (-counts[sha], sha))] if counts else None
+def _commonest(pictures: Iterable[Picture]) -> Picture | None:
+    counted = Counter((p.sha256, p.file, p.alt) for p in pictures)
+    if not counted:
+        return None
+    sha256, file, alt = min(counted, key=lambda facts: (-counted[facts], facts))
+    return Picture(file=file, sha256=sha256, alt=alt)
 
 
 def _part(found: Slice, styles: Mapping[str, int]) -> Part:
