@@ -88,13 +88,11 @@ def anchors(text: str) -> list[str]:
     >>> anchors("# A `b`: c_d\\n## A b\\n## A b\\n")
     ['a-b-c_d', 'a-b', 'a-b-1']
     """
-    found: list[str] = []
     bare = re.sub(r"^(`{3,}).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
-    for title in re.findall(r"^#{1,6} (.+)$", bare, re.MULTILINE):
-        slug = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        same = sum(re.sub(r"-\d+$", "", other) == slug for other in found)
-        found.append(f"{slug}-{same}" if slug in found else slug)
-    return found
+    titles = re.findall(r"^#{1,6} (.+)$", bare, re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+    before = [slugs[:i].count(slug) for i, slug in enumerate(slugs)]
+    return [f"{slug}-{n}" if n else slug for slug, n in zip(slugs, before, strict=True)]
 
 
 def section(pages: Mapping[str, str], plugin: str) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
+from docs_kit import DOCS, ROOT, anchors, pages
 from privbench.data import PROTOCOLS, trials
 from privbench.registry import load_registry
 from privbench.spec import Kind
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "examples" / "privbench-noise"
 
 
@@ -67,8 +65,33 @@ def test_the_tutorial_prints_the_example_as_it_is(name: str) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    """No relative link of a page is broken."""
-    pages = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    """No relative link of a page is broken, and where it names a heading there is one."""
+    followed = 0
+    for page in pages():
+        for target in re.findall(r"\]\(([^):]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            found = page.parent / path if path else page
+            assert found.exists(), f"{page.name}: {target}"
+            if anchor:
+                followed += 1
+                assert anchor in anchors(found.read_text(encoding="utf-8")), (
+                    f"{page.name}: {target}"
+                )
+    assert followed > 50
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md leads to all pages, studies and decisions."""
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    linked = {(DOCS / t).resolve() for t in re.findall(r"\]\(([^)#:]+)\)", text)}
+    missing = [p for p in DOCS.rglob("*.md") if p.resolve() not in linked | {DOCS / "README.md"}]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("title", "anchor"),
+    [("`a` and `b`", "a-and-b"), ("What's *new*, in 1.5?", "whats-new-in-15"), ("A_b-c", "a_b-c")],
+)
+def test_anchors_are_those_of_github(title: str, anchor: str) -> None:
+    """Letters, digits, hyphens and underscores stay; a repeated title is numbered."""
+    assert anchors(f"# {title}\n\n```sh\n# no title\n```\n## {title}\n") == [anchor, f"{anchor}-1"]
