@@ -20,15 +20,12 @@ from privbench.testing.suite import (
     parametrize_with_checks,
 )
 
-anonymizer_checks = checks_of
-
 __all__ = [
     "Check",
     "ExpectedFailures",
     "Finding",
     "Status",
     "Workbench",
-    "anonymizer_checks",
     "check_plugin",
     "checks_of",
     "parametrize_with_checks",

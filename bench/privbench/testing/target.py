@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from privbench.membership import MembershipView, Own
 from privbench.progress import Silent
 from privbench.testing.attacker import CPU, SEED, copied
-from privbench.testing.drawings import portraits, withheld
-from privbench.types import Floats, ImageSet
+from privbench.testing.drawings import portraits
+from privbench.types import UNKNOWN, Floats, ImageSet
 
 MEMBERS = 20
 """Members, as many others, and as many images in each of an attacker's own sets."""
+
+COPIES = 8
+"""How often a model that knows its images by heart releases each of them."""
 
 LATENT = 16
 """Height and width of the latents: images made smaller."""
@@ -47,17 +50,20 @@ class Memory:
     alphas: Floats = field(default_factory=_alphas)
 
     def samples(self, seed: int) -> ImageSet:
-        """Each training image once, with noise of 1 % of the range."""
+        """Each training image COPIES times, with noise of 1 % of the range."""
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(self.known.pixels.shape, generator=generator) * 2.55
-        pixels = (self.known.pixels + noise).round().clamp(0, 255).to(torch.uint8)
-        return withheld(replace(self.known, pixels=pixels), f"sample-{seed}")
+        images = self.known.pixels.repeat(COPIES, 1, 1, 1)
+        noise = torch.randn(images.shape, generator=generator) * 2.55
+        pixels = (images + noise).round().clamp(0, 255).to(torch.uint8)
+        count = len(pixels)
+        names = tuple(f"sample-{seed}-{i}" for i in range(count))
+        return ImageSet(pixels, np.full(count, UNKNOWN), names)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> ImageSet:
         """Training images, whatever was asked for."""
         rows = [seed % len(self.known) for seed in seeds]
         names = tuple(f"answer-{i}" for i in range(len(rows)))
-        return ImageSet(self.known.pixels[rows], np.full(len(rows), -1), names)
+        return ImageSet(self.known.pixels[rows], np.full(len(rows), UNKNOWN), names)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, LATENT, LATENT) in [-1, 1]."""
