@@ -39,8 +39,9 @@
   }
 
   // Filtering.
-  const form = document.getElementById("filters");
-  if (form) {
+  const filters = document.getElementById("filters");
+  if (filters) {
+    const form = filters.querySelector("form");
     const fields = Object.fromEntries(
       [...form.querySelectorAll("[data-filter]")].map((field) => [field.dataset.filter, field]),
     );
@@ -86,7 +87,11 @@
       document.getElementById("nothing").hidden = shown > 0;
     }
 
-    form.hidden = false;
+    filters.hidden = false;
+    const wide = matchMedia("(min-width: 40.01rem)"); // where there is room, they are open
+    const unfold = () => (filters.open = wide.matches);
+    wide.addEventListener("change", unfold);
+    unfold();
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", () => setTimeout(apply));
