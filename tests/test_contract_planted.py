@@ -7,6 +7,8 @@ import pytest
 import planted
 from privbench.testing import check_plugin
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DEFECTS = [(of, check) for of, checks in planted.PLANTED.items() for check in checks]
 
 

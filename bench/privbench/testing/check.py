@@ -116,7 +116,7 @@ class Check:
             self()
         except PluginError as error:
             return str(error)
-        except Exception as error:  # a plugin may raise anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             return f"{self.bench.spec.id}: it raised {type(error).__name__}: {error}"
         return ""
 
