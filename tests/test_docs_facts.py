@@ -9,6 +9,7 @@ import pytest
 
 from docs_kit import DOCS, ROOT, anchors, pages
 from privbench.data import PROTOCOLS, trials
+from privbench.record import read_record
 from privbench.registry import load_registry
 from privbench.spec import Kind
 
@@ -95,3 +96,25 @@ def test_every_page_is_in_the_index() -> None:
 def test_anchors_are_those_of_github(title: str, anchor: str) -> None:
     """Letters, digits, hyphens and underscores stay; a repeated title is numbered."""
     assert anchors(f"# {title}\n\n```sh\n# no title\n```\n## {title}\n") == [anchor, f"{anchor}-1"]
+
+
+def test_the_quick_start_shows_a_committed_result() -> None:
+    """The numbers that docs/quick-start.md explains are those of the board's record."""
+    (path,) = (ROOT / "leaderboard" / "records").glob(
+        "pixelate--contrastive-reid--quick--*.json.gz"
+    )
+    record = read_record(path)
+    text = (DOCS / "quick-start.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("<!-- output: pixelate -->")
+    lines = table.partition("```text\n")[2].partition("```")[0].splitlines()[1:]
+    rows = {name: shown for name, *shown in (re.split(r" {2,}", line.strip()) for line in lines)}
+    chance = rows.pop("chance")
+    for trial, shown in rows.items():
+        numbers = [
+            record.estimate(*which, trial)
+            for which in (("identification", "rank-1"), ("identification", "rank-10"),
+                          ("identification", "mAP"), ("verification", "auc"))
+        ]  # fmt: skip
+        assert shown == [f"{n.value:.3f} [{n.low:.3f}, {n.high:.3f}]" for n in numbers]
+        assert chance == [f"{n.chance:.3f}" for n in numbers]
+    assert record.primary_trial in rows

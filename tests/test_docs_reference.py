@@ -108,5 +108,6 @@ def test_every_field_of_a_membership_record_is_described() -> None:
     own = set(MembershipRecord.model_fields) - set(Record.model_fields)
     missing = set(Record.model_fields) - set(MembershipRecord.model_fields)
     assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == own
-    sentence = section.partition("Its fields are those above, save")[2].partition("besides")[0]
+    _, _, sentence = " ".join(section.split()).partition("Its fields are those above, save")
+    sentence = sentence.partition("besides")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == missing
