@@ -25,7 +25,7 @@ ORDER = (
     "report", "api", "audit_plan", "target", "infer", "audit_numbers", "audit_record",
     "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study", "studyfile",
     "summary", "study", "__init__", "testing", "templates", "show", "match", "scaffold",
-    "cli_plugins", "cli_publish", "cli",
+    "cli_plugins", "cli_publish", "cli_options", "cli_study", "cli",
 )  # fmt: skip
 FOR_PLUGINS = {
     "errors", "spec", "progress", "types", "membership", "hookspecs", "keys", "data", "timing",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from privbench import __version__, cli_plugins, cli_publish, show
+from privbench import __version__, cli_plugins, cli_publish, cli_study, show
+from privbench.cli_options import Limits, What
 from privbench.errors import ConfigError, PrivbenchError
 
 if TYPE_CHECKING:
-    from privbench.audit_studyfile import AuditStudyFile
     from privbench.isolate import Failure, Isolation
     from privbench.plan import Status, Study
     from privbench.record import Result
@@ -36,69 +35,7 @@ app.command(cli_publish.schema)
 app.command(cli_publish.submit)
 app.command(cli_publish.verify)
 app.command(cli_publish.withdraw)
-
-Ids = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class What:
-    """What to run."""
-
-    study: Annotated[Path | None, Parameter(name="STUDY")] = None
-    """TOML file with the study, instead of the options below."""
-    anonymizer: Ids = ()
-    """Anonymizers, by id."""
-    attack: Ids = ()
-    """Attacks, by id."""
-    metric: Ids = ()
-    """Metrics, by id; all installed ones by default."""
-    judge: Ids = ()
-    """Recognisers that judge what inversion attacks reconstruct, such as naive-recogniser:dlib;
-    by default the project's own and, where it is installed, dlib's."""
-    dataset: str = "synthfaces"
-    """Data set: an id, or folder:PATH, hf:NAME."""
-    protocol: str = "auto"
-    """Protocol preset: smoke, quick, standard, full; fit takes all that a data set has; auto is
-    quick where the data set is large enough, else fit."""
-    seed: int = 0
-    """Seed of the run."""
-    draws: int = 1
-    """Independent draws of each probe that a stochastic anonymizer releases."""
-    fixed_seed: Annotated[bool, Parameter(negative="")] = False
-    """All images share one anonymizer seed: the ablation of a careless release."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    set: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    """Settings: key=value, or plugin.key=value."""
-    store: str = ".privbench/store"
-    """Where artefacts are kept: a directory, or an fsspec URL."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Limits:
-    """What one cell, an anonymizer under an attack, may cost."""
-
-    timeout: float | None = None
-    """Seconds that one cell may take; it then fails, and the others go on."""
-    memory: float | None = None
-    """GiB that one cell may hold beyond what the program itself does (Linux)."""
-    in_process: Annotated[bool, Parameter(negative="")] = False
-    """Run cells in this process: for a debugger. A plugin that hangs or kills its process then
-    takes the whole run with it."""
-
-    def isolation(self) -> Isolation | None:
-        """For the functions that run cells."""
-        from privbench.isolate import AVAILABLE, Isolation
-
-        limited = self.timeout is not None or self.memory is not None
-        if self.in_process and limited:
-            raise ConfigError("--timeout and --memory need a process of their own for the cells: "
-                              "leave out --in-process.")  # fmt: skip
-        if self.in_process or not (AVAILABLE or limited):
-            return None
-        return Isolation(self.timeout, self.memory)
+app.command(cli_study.study)
 
 
 def _study(what: What) -> Study:
@@ -342,131 +279,6 @@ def match(
         found = match_files(probes, gallery, device=device, reporter=reporter)
     print_matches(found, rates(found, k, fpir, fmr))
     return 0
-
-
-@app.command
-def study(
-    name: str = "",
-    *,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    committed: Annotated[bool, Parameter(negative="")] = False,
-    only: Ids = (),
-    out: Path | None = None,
-    store: str = ".privbench/store",
-    device: str = "auto",
-    limits: Limits | None = None,
-) -> int:
-    """Run a study and write its tables, plots and pictures; without a name, list the studies.
-
-    Parameters
-    ----------
-    name
-        An installed study, or the path of a study file that ends in .toml (docs/studies.md).
-    quick
-        Fewer variants and a shorter attack: a first look.
-    committed
-        Make tables and plots anew from the files in --out; run nothing and read no store.
-    only
-        Of a study about membership: compute these rows, by id, and write nothing to --out; for work
-        that several processes share.
-    out
-        Folder to write; docs/studies/NAME by default, .privbench/studies/NAME for the quick form.
-    store
-        Where artefacts are kept: a directory, or an fsspec URL.
-    device
-        auto, cpu, cuda, cuda:1, ...
-    """
-    import privbench_leaderboard
-    from privbench.audit_studyfile import AuditStudyFile
-    from privbench.registry import load_registry
-    from privbench.studyfile import load_study_file, select
-
-    isolate = (limits or Limits()).isolation()
-    known = load_registry().studies
-    if not name:
-        table = show.table("study", "variants", "question")
-        for each in sorted(known):
-            _, found = load_study_file(each, known)
-            if isinstance(found, AuditStudyFile):
-                size = f"{len(found.rows)} rows"
-            else:
-                size = str(len(select(found, quick=False)))
-            table.add_row(each, size, found.question)
-        show.console().print(table)
-        return 0
-    short, definition = load_study_file(name, known)
-    folder = out or Path(".privbench/studies" if quick else "docs/studies") / short
-    if isinstance(definition, AuditStudyFile):
-        return _audit_study(
-            short, definition, folder, committed, quick, only, store, device, isolate
-        )
-    if only:
-        raise ConfigError("--only is for studies about membership; this one has no rows to choose.")
-    from privbench.study import recompute, run_study_file
-
-    if committed:
-        outcomes = recompute(folder)
-    else:
-        with show.reporter() as reporter:
-            outcomes = run_study_file(
-                short,
-                definition,
-                folder,
-                quick=quick,
-                store=store,
-                device=device,
-                reporter=reporter,
-                isolate=isolate,
-            )
-    try:
-        print(privbench_leaderboard.write_study(folder))
-    except privbench_leaderboard.LeaderboardError as error:
-        raise PrivbenchError(str(error)) from error
-    for outcome in outcomes:
-        if outcome.error:
-            show.complain(f"{outcome.variant.label}: {outcome.error}")
-    return 2 if any(o.error for o in outcomes) else 0
-
-
-def _audit_study(
-    name: str,
-    definition: AuditStudyFile,
-    folder: Path,
-    committed: bool,
-    quick: bool,
-    only: tuple[str, ...],
-    store: str,
-    device: str,
-    isolate: Isolation | None,
-) -> int:
-    """A study about membership."""
-    import privbench_leaderboard
-    from privbench.audit_study import recompute_audit, run_audit_study
-
-    if committed:
-        outcomes = recompute_audit(folder)
-    else:
-        with show.reporter() as reporter:
-            outcomes = run_audit_study(
-                name,
-                definition,
-                folder,
-                quick=quick,
-                only=only,
-                store=store,
-                device=device,
-                reporter=reporter,
-                isolate=isolate,
-            )
-    if not only:
-        try:
-            print(privbench_leaderboard.write_membership(folder))
-        except privbench_leaderboard.LeaderboardError as error:
-            raise PrivbenchError(str(error)) from error
-    for outcome in outcomes:
-        if outcome.error:
-            show.complain(f"row {outcome.row.id}: {outcome.error}")
-    return 2 if any(o.error for o in outcomes) else 0
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
