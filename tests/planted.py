@@ -173,7 +173,8 @@ PLANTED: Mapping[str, tuple[str, ...]] = {
     "anonymizer": (
         "description", "config", "light_import", "spec_pickles", "weights", "fit", "output",
         "plain_result", "source_hidden", "input_unchanged", *CONDUCT, "order", "companions",
-        "batch_shape", "identity_withheld", "deterministic",
+        "batch_shape", "identity_withheld", "deterministic", "offline:child", "resources:file",
+        "resources:thread", "resources:use", "repeatable:numpy", "repeatable:torch",
     ),
     "stochastic": ("seed_of_each_image", "stochastic"),
     "generator": (
@@ -181,7 +182,7 @@ PLANTED: Mapping[str, tuple[str, ...]] = {
     ),
     "attack": (
         "output", "training", "input_unchanged", *CONDUCT, "gallery_order", "companions",
-        "identity_withheld", "draws", "finds_people", "chance_on_noise",
+        "identity_withheld", "draws", "finds_people", "chance_on_noise", "training:late",
     ),
     "inverter": (
         "output", "training", "input_unchanged", *CONDUCT, "companions", "identity_withheld",
@@ -198,9 +199,9 @@ PLANTED: Mapping[str, tuple[str, ...]] = {
     "labelled": ("finds_members", "chance_without_members"),
     "metric": (
         "fit", "output", "input_unchanged", *CONDUCT, "order", "shards", "repeated_rows", "range",
-        "direction",
+        "direction", "range:chance",
     ),
     "dataset": ("labels", "pixels", "subset", "digest", "licence", *CONDUCT),
     "detector": ("output", "input_unchanged", *CONDUCT, "companions"),
 }  # fmt: skip
-"""Of each honest plugin, the checks that a defect of it is planted for."""
+"""Of each honest plugin, the checks that a defect is planted for; behind a colon, which defect."""

@@ -25,6 +25,7 @@ class Mosaic:
     def __init__(self, defect: str) -> None:
         self.defect = defect
         self.shade = misbehave(defect) / 10
+        self.seen: list[torch.Tensor] = []
         if defect == "fit":
             self.fit = lambda reference: self
 
@@ -45,6 +46,8 @@ class Mosaic:
                 return 1 - batch.pixels.flip(3) * 0.9
             case "input_unchanged":
                 batch.pixels.mul_(0.5)
+            case "resources:use":
+                self.seen.append(out.clone())
             case "order":
                 out[2:3] *= 0.5
             case "companions":  # the kit's first four images hold no such light one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from planted_conduct import misbehave
+from privbench.errors import PluginError
 from privbench.testing import attacker, fusion
 from privbench.testing.drawings import static
 from privbench.types import AttackerView, Floats, ImageSet, ValidationScores
@@ -41,6 +43,7 @@ class Thumbnails:
         self.shade = misbehave(defect)
         self.fusion = "median" if defect == "output" else "mean"
         self.report: Mapping[str, Any] = {"side": 8}
+        self.view: AttackerView | None = None
 
     def train(self, view: AttackerView) -> Thumbnails:
         """Ask the oracle, and learn nothing of it."""
@@ -49,10 +52,14 @@ class Thumbnails:
         if self.defect == "input_unchanged":
             view.train.pixels.zero_()
         trained = Thumbnails(self.defect.replace("offline", "").replace("resources", ""))
+        trained.view = view if self.defect == "training:late" else None
         return self if self.defect == "training" else trained
 
     def enroll(self, gallery: ImageSet, anonymized: bool) -> Enrolled:
         """Thumbnails of the gallery."""
+        if self.view and self.view.oracle:
+            with suppress(PluginError):
+                self.view.oracle(self.view.train)
         return Enrolled(self.defect, self.shade, gallery)
 
 

@@ -28,7 +28,8 @@ class RankOne:
     def chance(self, evidence: Evidence) -> Floats:
         """1 / S."""
         assert isinstance(evidence, Identification)
-        return np.array([1 / evidence.scores.shape[1]])
+        guesses = 0.5 if self.defect == "range:chance" else evidence.scores.shape[1]
+        return np.array([1 / guesses])
 
     def rows(self, evidence: Evidence) -> Floats:
         """(N, 1): a hit or none."""

@@ -48,9 +48,9 @@ def test_every_check_has_a_planted_defect_and_a_line_that_says_what_it_proves(
 ) -> None:
     """`plugin check` prints the line; `test_contract_planted` runs the defect."""
     planned = {
-        (family_of(planted.HONEST[of]), check)
-        for of, checks in planted.PLANTED.items()
-        for check in checks
+        (family_of(planted.HONEST[of]), defect)
+        for of, defects in planted.PLANTED.items()
+        for defect in defects
     }
     if section in SHARED:
         assert any(check == name for _, check in planned)

@@ -9,7 +9,7 @@ from privbench.testing import check_plugin
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DEFECTS = [(of, check) for of, checks in planted.PLANTED.items() for check in checks]
+DEFECTS = [(of, defect) for of, defects in planted.PLANTED.items() for defect in defects]
 
 
 @pytest.mark.parametrize("of", planted.HONEST)
@@ -18,10 +18,10 @@ def test_an_honest_plugin_passes_every_check(of: str) -> None:
     assert [found for found in check_plugin(planted.HONEST[of]) if found.broken] == []
 
 
-@pytest.mark.parametrize(("of", "check"), DEFECTS, ids=[f"{a}-{b}" for a, b in DEFECTS])
-def test_a_planted_defect_fails_the_check_for_it_and_no_other(of: str, check: str) -> None:
+@pytest.mark.parametrize(("of", "defect"), DEFECTS, ids=[f"{a}-{b}" for a, b in DEFECTS])
+def test_a_planted_defect_fails_the_check_for_it_and_no_other(of: str, defect: str) -> None:
     """The check finds its defect, says whose it is, and no other check is led astray by it."""
-    spec = planted.defective(of, check)
+    spec, check = planted.defective(of, defect), defect.partition(":")[0]
     broken = {found.check: found.problem for found in check_plugin(spec) if found.broken}
     assert set(broken) == {check}, broken
     assert broken[check].startswith(f"{spec.id}: ")

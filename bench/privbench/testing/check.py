@@ -32,12 +32,14 @@ class Finding:
         problem: what was expected and what happened; "" where it passed. Behind an expected
             failure follows the reason that was given.
         seconds: how long it took.
+        proves: in one line, what a plugin that passes keeps.
     """
 
     check: str
     status: Status
     problem: str = ""
     seconds: float = 0.0
+    proves: str = ""
 
     @property
     def broken(self) -> bool:
@@ -103,13 +105,13 @@ class Check:
         """
         start = time.perf_counter()
         problem = self._problem()
-        seconds = time.perf_counter() - start
-        if not reason:
-            return Finding(self.name, "failed" if problem else "passed", problem, seconds)
-        if problem:
-            return Finding(self.name, "expected", f"{problem} Expected: {reason}", seconds)
-        told = f"it passed, and was expected to fail: {reason}. Take that expectation back."
-        return Finding(self.name, "unexpected-pass", told, seconds)
+        status: Status = "failed" if problem else "passed"
+        if reason and problem:
+            status, problem = "expected", f"{problem} Expected: {reason}"
+        elif reason:
+            status = "unexpected-pass"
+            problem = f"it passed, and was expected to fail: {reason}. Take that expectation back."
+        return Finding(self.name, status, problem, time.perf_counter() - start, self.proves)
 
     def _problem(self) -> str:
         try:

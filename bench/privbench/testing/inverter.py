@@ -123,7 +123,7 @@ def check_identity_withheld(bench: InverterBench) -> None:
 
 
 def check_draws(bench: InverterBench) -> None:
-    """Several draws of the same photographs give as many reconstructions as one does."""
+    """Several draws of the same photographs are inverted too: one or more images of each."""
     two = invert(bench.made, bench.probes, probes(unmodified))
     _require_images(bench, two)
 
