@@ -39,12 +39,13 @@ INTRO = """\
 
 Every [command](#commands) with its options, [hook](#hooks), [error](#errors),
 [preset](#presets) and [plugin](#plugins). Exit codes: 0 if all went well; 2 if something is wrong,
-with one message that says what and what to do; 130 after Ctrl-C, with everything kept that was
+with a message that says what, and what to do; 130 after Ctrl-C, with everything kept that was
 finished.
 """
 ADVICE = {
     "PrivbenchError": "Anything that is wrong and is none of those below. From Python, catch this "
-    "one; it is never raised for a bug of privbench itself, which shows a traceback.",
+    "one. A defect of privbench itself is none: it shows a traceback, or `failed: ...` where cells "
+    "run isolated ([isolation.md](isolation.md)).",
     "UnknownPluginError": "The message suggests the nearest id. `privbench list` shows all, and "
     "which packages failed to load.",
     "PluginLoadError": "Install the extra that the message names, such as "
