@@ -18,7 +18,7 @@ from privbench.data import PROTOCOLS
 from privbench.ranking import rank_rows
 from privbench.record import Record, to_json
 from privbench_leaderboard.markdown import escape
-from privbench_leaderboard.records import LARGEST, parse
+from privbench_leaderboard.reading import LARGEST, parse
 
 GOLDEN = Path(__file__).parent / "golden" / "LEADERBOARD.md"
 PLOT = "![Worst-case rank-1 against utility and time](leaderboard-1.svg)\n\n"

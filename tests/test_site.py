@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import time
@@ -14,11 +15,13 @@ import pytest
 import privbench_leaderboard as lb
 from privbench.cli import main
 from privbench.ranking import rank_rows
-from privbench_leaderboard.records import MOST_NUMBERS, MOST_POINTS, MOST_PROBES, parse
+from privbench_leaderboard.reading import parse
+from privbench_leaderboard.records import MOST_NUMBERS, MOST_POINTS, MOST_PROBES
 from privbench_leaderboard.site.cells import COLUMNS
 from privbench_leaderboard.site.frontiers import panels
 from privbench_leaderboard.subjects import slug_of
 from site_kit import (
+    HOSTILE,
     NASTY,
     RECORDS,
     ROOT,
@@ -314,6 +317,41 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, body: dict[str
     old.write_text("", encoding="utf-8")
     lb.write(tmp_path / "records", tmp_path / "B.md")
     assert not old.exists()
+
+
+MIA = ROOT / "docs" / "studies" / "face-mia" / "records"
+
+
+def test_membership_has_a_table_of_its_own(tmp_path: Path, body: dict[str, Any]) -> None:
+    """Beside identification, or alone: AUC, TPR with its exact interval, what the target has seen,
+    the grade; of two folds the one on which the attack did better."""
+    records = tmp_path / "records"
+    found = [json.loads(gzip.decompress(p.read_bytes())) for p in sorted(MIA.glob("*mia-loss*"))]
+    one = next(b for b in found if b["seen"] == "trained")
+    two = json.loads(json.dumps(one)) | {"fold": one["fold"] + 1}
+    auc = two["estimates"]["in-distribution"]["membership"][0]
+    auc |= {"value": 0.912, "low": 0.9, "high": 0.92}
+    two["anonymizer"]["licence"] = HOSTILE
+    put(records, "one", one | {"grade": "re-run"})
+    say(tmp_path, grades={"two": {"sha256": put(records, "two", two), "grade": "recomputed"}})
+    board = lb.write(records, tmp_path / "LEADERBOARD.md", rank_rows)
+    assert board.tables == ()
+    ((row,),) = (table.rows for table in board.audits)
+    exact = two["exact"]["in-distribution"][0]
+    assert row.auc is not None
+    assert row.tpr is not None
+    assert (row.auc.value, row.tpr.value, row.tpr.high) == (0.912, exact["tpr"], exact["high"])
+    assert (row.records, row.grade, row.worst.seen) == (2, "claimed", "trained")
+    put(records, "three", body)
+    say(tmp_path, withdrawn=[{"record": "two", "date": "2026-11-22", "reason": "Wrong fold."}])
+    board = lb.write(records, tmp_path / "LEADERBOARD.md", rank_rows)
+    assert len(board.tables) == 1
+    assert [r.worst.stem for table in board.audits for r in table.rows] == ["one"]
+    for name in ("LEADERBOARD.md", "site/index.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "Membership: full v1 on synthfaces" in text
+        assert "0.912" not in text
+        assert "Wrong fold." in text
 
 
 HUGE = 10**6

@@ -8,7 +8,7 @@ from pathlib import Path
 from privbench_leaderboard.board import Board, read_board
 from privbench_leaderboard.errors import LeaderboardError
 from privbench_leaderboard.markdown import ATTACKER, escape, estimate, pipe_table
-from privbench_leaderboard.records import Entry
+from privbench_leaderboard.records import Filing
 from privbench_leaderboard.standing import GRADES_FILE, LONGEST_REASON
 from privbench_leaderboard.subjects import subject_of
 from privbench_leaderboard.tables import Ranker, Row, SummaryTable
@@ -155,9 +155,11 @@ def _lines(old: Mapping[Place, Row], new: Mapping[Place, Row]) -> Iterator[list[
         yield [escape(row.anonymizer), attacker, what, *cells]
 
 
-def _entries(board: Board) -> Iterator[Entry]:
+def _entries(board: Board) -> Iterator[Filing]:
     for table in board.tables:
         yield from table.entries
+    for audits in board.audits:
+        yield from audits.entries
     yield from (w.entry for w in board.withdrawn)
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from tabulate import tabulate
 
+from privbench_leaderboard.audits import AuditRow, AuditTable
 from privbench_leaderboard.frontier import Interval
 from privbench_leaderboard.records import Number, Stage
 from privbench_leaderboard.standing import LONGEST_REASON, Withdrawn
@@ -113,6 +114,7 @@ def render_markdown(
     tables: Sequence[SummaryTable],
     plots: Mapping[int, str] = MappingProxyType({}),
     withdrawn: Sequence[Withdrawn] = (),
+    audits: Sequence[AuditTable] = (),
 ) -> str:
     """The whole board as Markdown.
 
@@ -120,14 +122,60 @@ def render_markdown(
         tables: as `build` returns them.
         plots: place of a table -> file name of its plot, beside the page.
         withdrawn: records that count no more.
+        audits: tables of membership.
     """
     parts = [
         "# Leaderboard\n\n<!-- Written by `privbench leaderboard`. Do not edit. -->\n",
         _LEGEND,
         *(_section(table, plots.get(i, "")) for i, table in enumerate(tables)),
+        *(_audits(table) for table in audits),
         *([_withdrawals(withdrawn)] if withdrawn else []),
     ]
     return "\n".join(parts)
+
+
+MEMBERSHIP_SAYS = (
+    "Were these people in the data that a model was trained on? AUC: chance that a member scores "
+    "higher than a person who is none; 0.5 is guessing. TPR: share of members found where 1 % of "
+    "others are taken for one. Of retrained targets the one on which the attack did best. Rows "
+    "have no ranks: other targets were met by other suspects. A target that has never seen the "
+    "suspects is a control: an attack that does better than guessing there finds something else."
+)
+AUDIT_HEADS = (
+    "Target", "Saw the suspects", "Trial", "Attack", "Attacker", "AUC ↓", "TPR at FPR 1 % ↓", "N",
+    "Records", "Grade",
+)  # fmt: skip
+AUDIT_NUMBERS = range(5, 9)
+"""Which of them are numbers."""
+
+
+def audit_cells(row: AuditRow) -> tuple[str, ...]:
+    """A row of a table of membership as plain text."""
+    worst = row.worst
+    said = f" ({worst.attack.control} control)" if worst.attack.control else ""
+    return (
+        plain(row.target), worst.seen, plain(row.trial), plain(row.attack) + said,
+        worst.threat_model, estimate(row.auc), estimate(row.tpr), str(row.auc.n) if row.auc else "",
+        str(row.records), row.grade,
+    )  # fmt: skip
+
+
+def audit_title(table: AuditTable) -> str:
+    """Heading of a table of membership, plain text."""
+    return f"Membership: {plain(table.protocol)} v{table.version} on {plain(table.data.id)}"
+
+
+def _audits(table: AuditTable) -> str:
+    rows = [
+        [c if i in AUDIT_NUMBERS else escape(c) for i, c in enumerate(audit_cells(row))]
+        for row in table.rows
+    ]
+    said = [f"Licence {table.data.licence}."] if table.data.licence else []
+    said += [f"Consent: {table.data.consent}."] if table.data.consent else []
+    return (
+        f"## {escape(audit_title(table))}\n\n{MEMBERSHIP_SAYS} {escape(' '.join(said), 400)}\n\n"
+        f"{pipe_table(AUDIT_HEADS, rows)}\n"
+    )
 
 
 def _withdrawals(withdrawn: Sequence[Withdrawn]) -> str:

@@ -47,7 +47,7 @@ def write(
             if found:
                 plots[i] = f"{path.stem.lower()}-{i + 1}.svg"
                 _text(path.with_name(plots[i]), sheet(found, chart_style()))
-        _text(path, render_markdown(board.tables, plots, board.withdrawn))
+        _text(path, render_markdown(board.tables, plots, board.withdrawn, board.audits))
     except OSError as error:
         raise LeaderboardError(f"Cannot write {path}: {error}") from error
     return board

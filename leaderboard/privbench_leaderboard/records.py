@@ -1,4 +1,4 @@
-"""Records as the leaderboard reads them: JSON in, frozen objects out.
+"""What a record holds, as the leaderboard reads it.
 
 The schema is `privbench.record`; this package imports nothing from there, so that a board can
 be recomputed without the benchmark. Only the fields that a table needs are named here.
@@ -6,12 +6,6 @@ be recomputed without the benchmark. Only the fields that a table needs are name
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,17 +16,11 @@ from pydantic import (
     FiniteFloat,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from privbench_leaderboard.errors import LeaderboardError
-
-SCHEMA_VERSION = 1
-"""The record schema that this package reads."""
-
-LARGEST = 64 * 2**20
-"""Bytes that a record may have, unpacked."""
+MEMBERSHIP = "membership"
+"""Task of records about membership, and the metric that they hold."""
 
 MOST_PROBES = 100_000
 MOST_POINTS = 10_000
@@ -163,6 +151,15 @@ class Curve(_Model):
         return self
 
 
+class Rate(_Model):
+    """TPR at the largest FPR up to `rate`, with an exact interval; none where it was refused."""
+
+    rate: FiniteFloat
+    value: FiniteFloat | None = Field(default=None, validation_alias="tpr")
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+
+
 class Curves(_Model):
     """The two curves of a trial."""
 
@@ -198,10 +195,8 @@ class Stage(_Model):
 Numbers = Annotated[list[Number], Field(max_length=MOST_NUMBERS)]
 
 
-class Entry(_Model):
-    """One anonymizer under one attack with one seed: one record file.
-
-    Curves of the primary trial are kept, and no numbers along curves: no other is shown.
+class Filed(_Model):
+    """What the record files of either task have in common.
 
     Attributes:
         stem: the file's name without `.json` or `.json.gz`.
@@ -218,6 +213,14 @@ class Entry(_Model):
     checked: str = ""
     anonymizer: Plugin
     attack: Plugin
+
+
+class Entry(Filed):
+    """One anonymizer under one attack with one seed: one record file.
+
+    Curves of the primary trial are kept, and no numbers along curves: no other is shown.
+    """
+
     threat_model: ThreatModel
     dataset: Data
     protocol: Protocol
@@ -263,87 +266,42 @@ class Entry(_Model):
         return next((s for s in self.timing if s.stage == name), None)
 
 
-def load(folder: Path | str) -> tuple[Entry, ...]:
-    """Every `*.json` and `*.json.gz` below a folder, as entries in the order of their paths.
+class Audit(Filed):
+    """One target under one attack on membership: one record file.
 
-    Raises:
-        LeaderboardError: the folder is missing or holds no record, or a file is unreadable, of
-            another schema version, or no record. Nothing is skipped.
+    Attributes:
+        seen: whether the target has seen the suspects: trained on them, by its owner's word
+            (`claimed`), or `never`.
+        fold: which draw of people it was trained on.
+        exact: trial -> TPRs at fixed FPRs with exact intervals.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise LeaderboardError(f"There is no folder {root}.")
-    paths = sorted([*root.rglob("*.json"), *root.rglob("*.json.gz")])
-    entries = tuple(read(path) for path in paths)
-    if not entries:
-        raise LeaderboardError(f"{root} holds no records (*.json, *.json.gz).")
-    return entries
+
+    threat_model: Literal["none", "black-box", "gray-box", "adaptive"]
+    dataset: Data
+    protocol: Protocol
+    primary_trial: str
+    fold: int
+    seed: int
+    seen: Literal["trained", "claimed", "never"]
+    estimates: dict[str, dict[str, Numbers]]
+    exact: dict[str, Annotated[list[Rate], Field(max_length=MOST_NUMBERS)]]
+
+    def auc(self, trial: str) -> Number | None:
+        """The trial's AUC, or None where the record has none."""
+        return _named(self.estimates.get(trial, {}).get(MEMBERSHIP, []), "auc")
+
+    def tpr(self, trial: str, fpr: float) -> Rate | None:
+        """TPR at a fixed FPR on a trial, likewise."""
+        return next((r for r in self.exact.get(trial, []) if r.rate == fpr), None)
 
 
-def parse(text: str, name: str = "record", stem: str = "") -> Entry:
-    """One record from its JSON text.
-
-    Args:
-        text: the file's content.
-        name: what an error message calls it.
-        stem: of the file's name.
-
-    Raises:
-        LeaderboardError: not JSON, another schema version, or fields that do not fit.
-    """
-    try:
-        body = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise LeaderboardError(f"{name} is not a record: not JSON ({error}).") from error
-    if not isinstance(body, dict) or "schema_version" not in body:
-        raise LeaderboardError(f"{name} is not a record: it has no schema_version.")
-    if (version := body["schema_version"]) != SCHEMA_VERSION:
-        raise LeaderboardError(
-            f"{name} has record schema {version!r}; this leaderboard reads {SCHEMA_VERSION}. "
-            "Run the benchmark again, or use the matching release of privbench."
-        )
-    ours = {
-        "stem": stem,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "grade": "claimed",
-        "checked": "",
-    }
-    try:
-        return Entry.model_validate(body | ours)
-    except ValidationError as error:
-        raise LeaderboardError(f"{name} is not a record: {'; '.join(_problems(error))}.") from None
-
-
-def read(path: Path) -> Entry:
-    """One record file; one that ends in `.gz` is unpacked.
-
-    Raises:
-        LeaderboardError: unreadable, larger than `LARGEST`, or no record.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise LeaderboardError(f"The record {path} unpacks to more than {LARGEST:,} bytes.")
-        text = data.decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise LeaderboardError(f"Cannot read the record {path}: {error}") from error
-    return parse(text, str(path), path.name.removesuffix(".gz").removesuffix(".json"))
+Filing = Entry | Audit
 
 
 def _without_curves(metrics: Any) -> Any:
     if not isinstance(metrics, dict):
         return metrics
     return {name: numbers for name, numbers in metrics.items() if name not in ("cmc", "det")}
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        yield f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
 def _named(numbers: list[Number], name: str) -> Number | None:

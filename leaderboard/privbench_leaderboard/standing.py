@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.records import Entry
+from privbench_leaderboard.records import Filing
 
 GRADES_FILE = "grades.json"
 WITHDRAWN_FILE = "withdrawn.json"
@@ -64,14 +64,14 @@ class Withdrawn:
         reason: why, in its owner's words.
     """
 
-    entry: Entry
+    entry: Filing
     date: str
     reason: str
 
 
 def judge(
-    entries: Sequence[Entry], folder: Path
-) -> tuple[tuple[Entry, ...], tuple[Withdrawn, ...]]:
+    entries: Sequence[Filing], folder: Path
+) -> tuple[tuple[Filing, ...], tuple[Withdrawn, ...]]:
     """Records with their grades, and apart from them those that were withdrawn.
 
     A grade holds for the very bytes that were checked: a record that has changed since is
@@ -106,7 +106,7 @@ def judge(
     return kept, gone
 
 
-def _graded(entry: Entry, grades: _Grades | None) -> Entry:
+def _graded(entry: Filing, grades: _Grades | None) -> Filing:
     found = grades.grades.get(entry.stem) if grades else None
     if found is None or found.sha256 != entry.sha256:
         return entry

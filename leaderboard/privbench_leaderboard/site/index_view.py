@@ -9,8 +9,16 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from privbench_leaderboard.audits import AuditRow, AuditTable
 from privbench_leaderboard.board import Board
-from privbench_leaderboard.markdown import ATTACKER, estimate, facts_of
+from privbench_leaderboard.markdown import (
+    ATTACKER,
+    AUDIT_HEADS,
+    audit_cells,
+    audit_title,
+    estimate,
+    facts_of,
+)
 from privbench_leaderboard.records import GRADES, Number, ThreatModel
 from privbench_leaderboard.site.cells import Cell, Column, columns
 from privbench_leaderboard.site.frontiers import Panel, device_of
@@ -89,6 +97,18 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSection:
+    """A table of membership: cells as text, and what they sort by."""
+
+    id: str
+    title: str
+    licence: str
+    consent: str
+    rows: tuple[tuple[tuple[str, str], ...], ...]
+    grades: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One entry of a filter."""
 
@@ -104,6 +124,7 @@ class IndexView:
     grades: str
     sections: tuple[Section, ...]
     legend: tuple[Column, ...]
+    audits: tuple[AuditSection, ...]
     withdrawn: tuple[Withdrawn, ...]
     data: tuple[Choice, ...]
     models: tuple[Choice, ...]
@@ -133,8 +154,12 @@ def index_view(board: Board, drawn: Sequence[Sequence[Panel]], pages: int) -> In
         grades=_grades(Counter(e.grade for e in entries)),
         sections=sections,
         legend=columns(rows),
+        audits=(audits := tuple(_audit_section(table) for table in board.audits)),
         withdrawn=board.withdrawn,
-        data=tuple(Choice(s.id, s.title) for s in sections),
+        data=(
+            *(Choice(section.id, section.title) for section in sections),
+            *(Choice(audit.id, audit.title) for audit in audits),
+        ),
         models=tuple(Choice(m, SHORT[m]) for m in models),
         devices=tuple(
             Choice(device, plain(device))
@@ -147,6 +172,32 @@ def section_id(table: SummaryTable) -> str:
     """An id that stays the same whatever else is on the board."""
     text = f"{table.protocol}/{table.version}/{table.digest}"
     return f"t{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _audit_section(table: AuditTable) -> AuditSection:
+    text = f"membership/{table.protocol}/{table.version}/{table.data.digest}"
+
+    def cells(row: AuditRow) -> tuple[tuple[str, str], ...]:
+        sorts = {
+            "AUC ↓": _sort(row.auc.value if row.auc else None),
+            "TPR at FPR 1 % ↓": _sort(row.tpr.value if row.tpr else None),
+            "Grade": str(GRADES.index(row.grade)),
+        }
+        found = zip(AUDIT_HEADS, audit_cells(row), strict=True)
+        return tuple((text, sorts.get(head, text.lower())) for head, text in found)
+
+    return AuditSection(
+        id=f"m{hashlib.sha256(text.encode()).hexdigest()[:8]}",
+        title=audit_title(table),
+        licence=plain(table.data.licence),
+        consent=plain(table.data.consent, 400),
+        rows=tuple(cells(row) for row in table.rows),
+        grades=tuple(row.grade for row in table.rows),
+    )
+
+
+def _sort(value: float | None) -> str:
+    return "" if value is None else f"{value:.12g}"
 
 
 def bar(found: Number | None) -> Markup:

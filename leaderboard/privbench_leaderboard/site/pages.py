@@ -14,12 +14,13 @@ from PIL import Image
 
 from privbench_leaderboard.board import Board
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.markdown import BOUND
+from privbench_leaderboard.markdown import AUDIT_HEADS, AUDIT_NUMBERS, BOUND, MEMBERSHIP_SAYS
 from privbench_leaderboard.records import GRADES, Entry, Picture
 from privbench_leaderboard.site import curves, frontiers
 from privbench_leaderboard.site.anonymizer_view import MEASURES, Slice, anonymizer_view
 from privbench_leaderboard.site.frontiers import Panel
 from privbench_leaderboard.site.index_view import index_view
+from privbench_leaderboard.standing import Withdrawn
 from privbench_leaderboard.subjects import names_of, slug_of, subject_of
 from privbench_leaderboard.tables import SummaryTable, group
 from privbench_leaderboard.text import plain
@@ -52,9 +53,19 @@ def site_files(board: Board, drawn: Sequence[Sequence[Panel]], galleries: Path) 
     pages = _environment()
     found = {name: _static(name) for name in STATIC}
     found["index.html"] = _page(
-        pages, "index.html", root="", view=index_view(board, drawn, len(slugs)), bound=BOUND
+        pages,
+        "index.html",
+        root="",
+        view=index_view(board, drawn, len(slugs)),
+        bound=BOUND,
+        audit_heads=AUDIT_HEADS,
+        audit_numbers=AUDIT_NUMBERS,
+        membership_says=MEMBERSHIP_SAYS,
     )
-    gone = group(board.withdrawn, lambda w: subject_of(w.entry))
+    gone: dict[str, list[Withdrawn]] = defaultdict(list)
+    for w in board.withdrawn:
+        if isinstance(w.entry, Entry):
+            gone[subject_of(w.entry)].append(w)
     slices = _slices(board.tables)
     for subject, slug in slugs.items():
         withdrawn = gone.get(subject, [])
