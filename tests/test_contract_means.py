@@ -20,7 +20,7 @@ from privbench.testing.bench import global_seed
 from privbench.testing.chance import ALPHA, identified, separated
 from privbench.testing.copies import recoverable
 from privbench.testing.drawings import SIZE, drawing
-from privbench.testing.offline import offline
+from privbench.testing.offline import Refused, offline
 from privbench.testing.resources import HELD, Held, traced
 from privbench.types import quantize
 
@@ -121,7 +121,7 @@ def test_a_mosaic_is_no_copy(cell: int) -> None:
 
 def test_other_computers_are_out_of_reach_and_named() -> None:
     """By name or address, and whether or not the error is caught; afterwards all is as before."""
-    before, refused = (socket.getaddrinfo, socket.socket.connect), []
+    before, refused = (socket.getaddrinfo, socket.socket.connect), Refused()
     with offline(refused):
         with pytest.raises(ConnectionError, match=r"example\.org:443"):
             socket.create_connection(("example.org", 443))
@@ -129,25 +129,25 @@ def test_other_computers_are_out_of_reach_and_named() -> None:
             plain.connect((ELSEWHERE, 80))
         with pytest.raises(ConnectionError), socket.socket(type=socket.SOCK_DGRAM) as plain:
             plain.sendto(b"hello", (ELSEWHERE, 53))
-    assert refused == ["example.org:443", f"{ELSEWHERE}:80", f"{ELSEWHERE}:53"]
+    assert refused.addresses() == ["example.org:443", f"{ELSEWHERE}:80", f"{ELSEWHERE}:53"]
     assert (socket.getaddrinfo, socket.socket.connect) == before
 
 
 def test_a_process_that_a_plugin_starts_is_watched_too() -> None:
     """Python finds the guard when it starts."""
     code = f"import socket\ntry: socket.create_connection(('{ELSEWHERE}', 25))\nexcept OSError: 0"
-    refused: list[str] = []
+    refused = Refused()
     with offline(refused):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert refused == [f"{ELSEWHERE}:25"]
+    assert refused.addresses() == [f"{ELSEWHERE}:25"]
 
 
 def test_this_computer_may_be_asked() -> None:
     """Processes of one plugin talk to one another by local sockets."""
-    refused: list[str] = []
+    refused = Refused()
     with offline(refused), socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()[:2], timeout=5).close()
-    assert refused == []
+    assert refused.addresses() == []
 
 
 # --- resources -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -162,18 +162,14 @@ def check_companions(bench: AttackBench) -> None:
 def check_identity_withheld(bench: AttackBench) -> None:
     """Ids and labels of probes and references do not influence the scores: only pixels do."""
     n = len(bench.probes)
-    known = replace(bench.probes, subject=mated(), keys=tuple(mated_keys()))
+    names = tuple(f"person-{person}-{place}" for place, person in enumerate(mated()))
+    known = replace(bench.probes, subject=mated(), keys=names)
     again = score(bench.made, gallery(), known)
     _close(bench, again, bench.scores, "when probes said who they are")
     labels = np.random.default_rng(0).permutation(PEOPLE)[gallery().subject]
     renamed = replace(gallery(), subject=labels, keys=tuple(f"other-{i}" for i in range(n)))
     again = score(bench.made, renamed, bench.probes)
     _close(bench, again, bench.scores, "when references had other labels")
-
-
-def mated_keys() -> Sequence[str]:
-    """Ids that give every probe's person and place away."""
-    return [f"{person}-{place}" for place, person in enumerate(mated())]
 
 
 def check_draws(bench: AttackBench) -> None:

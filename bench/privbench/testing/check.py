@@ -12,7 +12,7 @@ from typing import Any, Literal
 from privbench.errors import PluginError
 from privbench.registry import make_config
 from privbench.spec import Config, PluginSpec
-from privbench.testing.offline import offline
+from privbench.testing.offline import Refused, offline
 
 Status = Literal["passed", "failed", "expected", "unexpected-pass"]
 """`expected`: failed, as somebody said it would; `unexpected-pass`: passed although somebody said
@@ -52,8 +52,7 @@ class Workbench:
 
     def __init__(self, spec: PluginSpec) -> None:
         self.spec = spec
-        self.refused: list[str] = []
-        """Addresses of other computers that were asked for while checks ran."""
+        self.refused = Refused()
 
     @cached_property
     def config(self) -> Config:

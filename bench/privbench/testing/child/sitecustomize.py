@@ -15,16 +15,16 @@ from typing import Any
 LOG = "PRIVBENCH_REFUSED"
 """Environment variable with the path of a file: one refused address a line."""
 
-LOCAL = ("", "localhost", "127.", "::1", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
-"""How the names of this computer begin, or all there is to them."""
+LOCAL = ("", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+"""Names of this computer, beside its own."""
 
 
 def is_local(host: Any) -> bool:
     """Whether a host, as the socket module takes it, is this computer."""
-    name = host.decode(errors="replace") if isinstance(host, bytes) else host
-    if name is None or not isinstance(name, str):
-        return name is None
-    return name in LOCAL or name.startswith("127.")
+    if host is None:
+        return True
+    name = host.decode(errors="replace") if isinstance(host, bytes) else str(host)
+    return name in LOCAL or name.startswith("127.") or name == socket.gethostname()
 
 
 def refuse(address: Any) -> None:
