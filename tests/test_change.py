@@ -100,6 +100,29 @@ def test_records_are_listed(sides: tuple[Path, Path]) -> None:
     assert {path.name[:6] for path in changed_files(old, new)} == {"dp-pix", "none--"}
 
 
+def test_audits_are_compared(sides: tuple[Path, Path]) -> None:
+    """Records of membership have rows of their own, which become new and change like others."""
+    folder = RECORDS.parents[1] / "docs" / "studies" / "face-mia" / "records"
+    loss = min(folder.glob("ldm-finetune--mia-loss--full--*.json.gz"))
+    shutil.copy(loss, sides[1])
+    text = told(sides)
+    assert "### Membership: full v1 on synthfaces" in text
+    row = next(line for line in text.splitlines() if "in-distribution" in line)
+    assert "| new " in row
+    assert "mia-loss" in row
+    shutil.copy(loss, sides[0])
+    assert "No row of the board changes." in told(sides)
+    edit(sides[1] / loss.name, _better)
+    assert "| changed " in told(sides)
+    assert "→ 0.999" in told(sides)
+
+
+def _better(body: dict[str, Any]) -> None:
+    """A higher AUC in every trial."""
+    for metrics in body["estimates"].values():
+        next(e for e in metrics["membership"] if e["name"] == "auc").update(value=0.999)
+
+
 def test_an_edited_grade_is_told(sides: tuple[Path, Path]) -> None:
     """A proposal that grades itself is noticed."""
     (sides[1].parent / "grades.json").write_text('{"schema_version": 1, "grades": {}}')

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from privbench_leaderboard.audits import AuditRow
 from privbench_leaderboard.board import Board, read_board
 from privbench_leaderboard.errors import LeaderboardError
-from privbench_leaderboard.markdown import ATTACKER, escape, estimate, pipe_table
-from privbench_leaderboard.records import Filing
+from privbench_leaderboard.markdown import (
+    ATTACKER,
+    AUDIT_HEADS,
+    AUDIT_NUMBERS,
+    audit_cells,
+    audit_title,
+    escape,
+    estimate,
+    pipe_table,
+)
+from privbench_leaderboard.records import MEMBERSHIP, Filing
 from privbench_leaderboard.standing import GRADES_FILE, LONGEST_REASON
-from privbench_leaderboard.subjects import subject_of
-from privbench_leaderboard.tables import Ranker, Row, SummaryTable
+from privbench_leaderboard.subjects import ref, subject_of
+from privbench_leaderboard.tables import Ranker, Row
 
 MOST_CHARACTERS = 60_000
 """Of the Markdown: a comment on GitHub holds 65,536."""
@@ -22,8 +33,24 @@ EVIDENCE = ".evidence.safetensors.xz"
 _CUT = "\n\nThe rest is left out: too long for a comment.\n"
 _HEAD = ("Anonymizer", "Attacker", "", "Rank-1 ↓", "Worst attack", "Rank", "Grade")
 
-Place = tuple[str, str]
-"""Threat model and subject: what a row of a table is about."""
+_AUDIT_HEAD = (*AUDIT_HEADS[: AUDIT_NUMBERS.start], "", *AUDIT_HEADS[AUDIT_NUMBERS.start :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A row as Markdown: cells that say what it is about, and cells that are compared."""
+
+    about: tuple[str, ...]
+    says: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of the board; its rows by what makes them the same on two boards."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Mapping[Hashable, _Line]
 
 
 def compare(
@@ -59,13 +86,11 @@ def compare(
 
 def changes(old: Board, new: Board) -> str:
     """Rows that are new, gone or other than before, and records that were added or withdrawn."""
-    tables = {_key(table): table for board in (old, new) for table in board.tables}
-    before, after = ({_key(t): _rows(t) for t in board.tables} for board in (old, new))
+    before, after = _tables(old), _tables(new)
     parts = [
-        f"### {escape(table.protocol)} v{table.version} on {escape(table.data)}\n\n"
-        f"{pipe_table(_HEAD, body)}\n"
-        for key, table in sorted(tables.items())
-        if (body := list(_lines(before.get(key, {}), after.get(key, {}))))
+        f"### {table.title}\n\n{pipe_table(table.head, body)}\n"
+        for key, table in sorted((before | after).items())
+        if (body := list(_differing(before.get(key), after.get(key))))
     ]
     text = "\n".join(parts) or "No row of the board changes.\n"
     listed = [
@@ -123,36 +148,54 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
-def _key(table: SummaryTable) -> tuple[str, int, str]:
-    return table.protocol, table.version, table.digest
+def _tables(board: Board) -> dict[tuple[str, str, int, str], _Table]:
+    """All tables of a board, by task, protocol, version and data."""
+    found = {}
+    for table in board.tables:
+        key = ("", table.protocol, table.version, table.digest)
+        title = f"{escape(table.protocol)} v{table.version} on {escape(table.data)}"
+        found[key] = _Table(title, _HEAD, {_met(row): _row(row) for row in table.rows})
+    for audits in board.audits:
+        key = (MEMBERSHIP, audits.protocol, audits.version, audits.data.digest)
+        lines = {_met(row): _audit(row) for row in audits.rows}
+        found[key] = _Table(escape(audit_title(audits)), _AUDIT_HEAD, lines)
+    return found
 
 
-def _rows(table: SummaryTable) -> dict[Place, Row]:
-    return {(row.threat_model, subject_of(row.worst)): row for row in table.rows}
-
-
-def _shown(row: Row | None) -> tuple[str, ...]:
-    """What the board says of a row in the columns that are compared."""
-    if row is None:
-        return ()
+def _row(row: Row) -> _Line:
     rank = "–".join(map(str, dict.fromkeys(row.rank))) if row.rank else row.control or ""
-    return (estimate(row.rank1), f"{escape(row.attack)} ({row.attacks})", rank, row.grade)
+    return _Line(
+        (escape(row.anonymizer), ATTACKER[row.threat_model].partition(" (")[0]),
+        (estimate(row.rank1), f"{escape(row.attack)} ({row.attacks})", rank, row.grade),
+    )
 
 
-def _lines(old: Mapping[Place, Row], new: Mapping[Place, Row]) -> Iterator[list[str]]:
+def _audit(row: AuditRow) -> _Line:
+    cells = audit_cells(row)
+    return _Line(
+        tuple(escape(c) for c in cells[: AUDIT_NUMBERS.start]), cells[AUDIT_NUMBERS.start :]
+    )
+
+
+def _met(row: Row | AuditRow) -> Hashable:
+    """What makes rows of two boards speak of the same."""
+    if isinstance(row, AuditRow):
+        return ref(row.worst.anonymizer), row.worst.seen, ref(row.worst.attack), row.trial
+    return row.threat_model, subject_of(row.worst)
+
+
+def _differing(old: _Table | None, new: _Table | None) -> Iterator[list[str]]:
     """Cells of the rows that are not what they were, in the order of the board."""
-    for place in dict.fromkeys([*new, *old]):
-        now, was = new.get(place), old.get(place)
-        row = now or was
-        if row is None or _shown(now) == _shown(was):
-            continue
-        attacker = ATTACKER[row.threat_model].partition(" (")[0]
-        what = "gone" if now is None else "new" if was is None else "changed"
-        cells = _shown(row)
-        if now and was:
-            pairs = zip(_shown(was), _shown(now), strict=True)
-            cells = tuple(b if a == b else f"{a} → {b}" for a, b in pairs)
-        yield [escape(row.anonymizer), attacker, what, *cells]
+    before, after = old.rows if old else {}, new.rows if new else {}
+    for place in dict.fromkeys([*after, *before]):
+        now, was = after.get(place), before.get(place)
+        if now and was and now.says != was.says:
+            pairs = zip(was.says, now.says, strict=True)
+            yield [*now.about, "changed", *(b if a == b else f"{a} → {b}" for a, b in pairs)]
+        elif now and not was:
+            yield [*now.about, "new", *now.says]
+        elif was and not now:
+            yield [*was.about, "gone", *was.says]
 
 
 def _entries(board: Board) -> Iterator[Filing]:
