@@ -16,6 +16,7 @@ from privbench.ranking import rank_rows
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "leaderboard" / "records"
+MIA = ROOT / "docs" / "studies" / "face-mia" / "records"
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 """An id that runs if it is not escaped."""
@@ -101,7 +102,8 @@ def say(folder: Path, *, grades: dict[str, Any] | None = None, withdrawn: Any = 
 
 
 def rich_board(folder: Path) -> Path:
-    """A board with everything on it: two data sets, all grades, a withdrawal, nasty names."""
+    """A board with everything on it: two data sets, all grades, a withdrawal, nasty names,
+    membership."""
     picture = paint(folder / "galleries")
     records = folder / "records"
     wanted = ("none", "pixelate", "dp-pix", "gaussian-blur", "ldm-unconditional", "eye-mask")
@@ -122,6 +124,8 @@ def rich_board(folder: Path) -> Path:
         body["command"] = body["dtype"] = name
         body["timing"][0]["device"]["name"] = name
         put(records, f"nasty-{i}", body)
+    for path in sorted(MIA.glob("*mia-loss*"))[:2]:
+        put(records, path.name[:-8], json.loads(gzip.decompress(path.read_bytes())))
     grades = {
         stem: {"sha256": sha, "grade": ("recomputed", "re-run")[stem.startswith("eye-mask")]}
         for stem, sha in hashes.items()

@@ -28,8 +28,9 @@ from privbench_leaderboard.subjects import slug_of
 from privbench_leaderboard.tables import Row, SummaryTable
 from privbench_leaderboard.text import plain
 
-SHORT: Mapping[ThreatModel, str] = {
+SHORT: Mapping[str, str] = {
     "adaptive": "adaptive",
+    "gray-box": "gray-box",
     "black-box": "black-box",
     "none": "no knowledge",
 }
@@ -106,6 +107,7 @@ class AuditSection:
     consent: str
     rows: tuple[tuple[tuple[str, str], ...], ...]
     grades: tuple[str, ...]
+    models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ def index_view(board: Board, drawn: Sequence[Sequence[Panel]], pages: int) -> In
     sections = tuple(_section(t, d) for t, d in zip(board.tables, drawn, strict=True))
     rows = [row for table in board.tables for row in table.rows]
     entries = [entry for table in board.tables for entry in table.entries]
-    models = list(dict.fromkeys(g.model for s in sections for g in s.grids))
+    models: set[str] = {g.model for s in sections for g in s.grids}
+    models |= {row.worst.threat_model for table in board.audits for row in table.rows}
     return IndexView(
         counts=", ".join(
             _plural(count, what)
@@ -160,7 +163,7 @@ def index_view(board: Board, drawn: Sequence[Sequence[Panel]], pages: int) -> In
             *(Choice(section.id, section.title) for section in sections),
             *(Choice(audit.id, audit.title) for audit in audits),
         ),
-        models=tuple(Choice(m, SHORT[m]) for m in models),
+        models=tuple(Choice(m, SHORT[m]) for m in SHORT if m in models),
         devices=tuple(
             Choice(device, plain(device))
             for device in sorted({device_of(row) for row in rows if row.stage})
@@ -193,6 +196,7 @@ def _audit_section(table: AuditTable) -> AuditSection:
         consent=plain(table.data.consent, 400),
         rows=tuple(cells(row) for row in table.rows),
         grades=tuple(row.grade for row in table.rows),
+        models=tuple(row.worst.threat_model for row in table.rows),
     )
 
 

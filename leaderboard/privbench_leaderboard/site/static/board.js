@@ -64,12 +64,13 @@
         const here = !fields.data.value || section.dataset.data === fields.data.value;
         let inSection = 0;
         for (const grid of section.querySelectorAll(".grid")) {
-          const fits = here && (!fields.model.value || grid.dataset.model === fields.model.value);
           let inGrid = 0;
           for (const body of grid.querySelectorAll("tbody")) {
             let inBody = 0;
             for (const row of body.querySelectorAll("tr[data-grade]")) {
-              row.hidden = !(fits && wanted(row));
+              const model = row.dataset.model ?? grid.dataset.model;
+              const met = !fields.model.value || model === fields.model.value;
+              row.hidden = !(here && met && wanted(row));
               inBody += row.hidden ? 0 : 1;
               all += 1;
             }
