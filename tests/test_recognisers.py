@@ -21,8 +21,6 @@ from privbench.errors import ConfigError, ModelError, PluginError, PluginLoadErr
 from privbench.plan import Choice, resolve
 from privbench.progress import Silent
 from privbench.registry import load_registry, make_config
-from privbench.testing import Workbench
-from privbench.testing.describe import check_config, check_light_import, check_weights
 from privbench.types import AttackerView, ImageSet
 from privbench_plugins.attacks import alignment, recogniser_files, recognisers
 from privbench_plugins.attacks.alignment import ARCFACE, DLIB, Faces, align, dlib_template
@@ -69,15 +67,6 @@ def noise(images: ImageSet) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, images.pixels.shape, dtype=torch.uint8, generator=generator)
     return ImageSet(pixels, images.subject, images.keys)
-
-
-# --- contract ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("check", [check_config, check_light_import, check_weights])
-def test_contract(check: Any) -> None:
-    """Settings survive JSON, describing imports nothing heavy, weights are hashed."""
-    check(Workbench(SPEC))
 
 
 def test_settings_from_the_command_line() -> None:

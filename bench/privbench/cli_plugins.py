@@ -157,10 +157,11 @@ def _print(findings: Sequence[Finding]) -> None:
     """One line for each check, and a summary."""
     from rich.markup import escape
 
-    table = show.table("check", "", "seconds", "what was wrong")
+    table = show.table("check", "", "seconds", "what it proves, or what was wrong")
     for finding in findings:
         style = "bold red" if finding.broken else ""
-        words = (finding.check, finding.status, f"{finding.seconds:.1f}", finding.problem)
+        said = finding.problem or finding.proves
+        words = (finding.check, finding.status, f"{finding.seconds:.1f}", said)
         table.add_row(*map(escape, words), style=style)
     show.console().print(table)
     counts = Counter(finding.status for finding in findings)
