@@ -159,6 +159,11 @@ def test_a_first_board_and_a_broken_one(
     """Without old records all rows are new; records that make no board are told, with code 2."""
     old, new = sides
     shutil.rmtree(old)
+    with pytest.raises(LeaderboardError, match="There is no folder"):
+        compare(old, new)
+    with pytest.raises(LeaderboardError, match="There is no folder"):
+        changed_files(old, new)
+    old.mkdir()
     assert told(sides).count("| new ") == 4
     edit(one(new, "none"), lambda body: body.pop("estimates"))
     with pytest.raises(SystemExit) as ended:

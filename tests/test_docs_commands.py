@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -78,6 +79,18 @@ def test_every_block_of_shell_is_run_or_has_a_reason() -> None:
     for page in DOCS.glob("*.md"):
         if blocks(page, "sh"):
             assert (page.name in EXECUTED) != (page.name in PARSED), page.name
+
+
+def test_what_the_pages_import_is_there() -> None:
+    """Every name that a block of Python imports from privbench exists."""
+    found = 0
+    for page in pages():
+        for code in blocks(page, "python"):
+            for module, names in re.findall(r"(?m)^from (privbench[\w.]*) import (.+)$", code):
+                for name in names.split(", "):
+                    assert hasattr(importlib.import_module(module), name), f"{page.name}: {name}"
+                    found += 1
+    assert found > 5
 
 
 def test_targets_of_make_exist() -> None:

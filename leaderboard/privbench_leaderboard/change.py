@@ -61,17 +61,18 @@ def compare(
     Nothing from a record is live in it: no link, mention or HTML.
 
     Args:
-        old: folder of records, with grades and withdrawals beside it; missing or empty for none.
+        old: folder of records, with grades and withdrawals beside it; may be empty.
         new: likewise, of the proposal.
         ranker: compares rows probe by probe; see `build`.
         verdicts: what `privbench verify` printed about the changed records.
 
     Raises:
-        LeaderboardError: the old records make no board.
+        LeaderboardError: there is no such folder, or the old records make no board.
     """
+    files = _records(new)
     before = read_board(old, ranker) if _records(old) else Board(())
     try:
-        after = read_board(new, ranker) if _records(new) else Board(())
+        after = read_board(new, ranker) if files else Board(())
         told, sound = changes(before, after), True
     except LeaderboardError as error:
         told = f"No board can be made of these records: {escape(str(error), LONGEST_REASON)}\n"
@@ -113,9 +114,10 @@ def changed_files(old: Path, new: Path) -> list[Path]:
     """Record files of `new` that are not in `old` as they are, with their evidence.
 
     Raises:
-        LeaderboardError: a file name would not stand on one line.
+        LeaderboardError: there is no such folder, or a file name would not stand on one line.
     """
     found = []
+    _records(old)  # a slip in its name would make all files new
     for path in _records(new):
         if not str(path).isprintable():
             raise LeaderboardError(f"A record's file name must be printable; got {str(path)!r}.")
@@ -138,6 +140,8 @@ def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
 
 
 def _records(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise LeaderboardError(f"There is no folder {folder}.")
     return sorted([*folder.rglob("*.json"), *folder.rglob("*.json.gz")])
 
 
