@@ -86,7 +86,7 @@ def test_what_the_pages_import_is_there() -> None:
     found = 0
     for page in pages():
         for code in blocks(page, "python"):
-            for module, names in re.findall(r"(?m)^from (privbench[\w.]*) import (.+)$", code):
+            for module, names in re.findall(r"(?m)^from (privbench(?:\.\w+)*) import (.+)$", code):
                 for name in names.split(", "):
                     assert hasattr(importlib.import_module(module), name), f"{page.name}: {name}"
                     found += 1
