@@ -292,9 +292,13 @@ def test_hostile_names_run_nothing_and_show_as_text(visit: Opener, site: Path) -
 
 
 def test_paper_holds_all_rows(visit: Opener) -> None:
-    """In print the filters are gone, the tables are whole, and the text is dark on light."""
-    page = visit().page
+    """In print the filters are gone, every row is there, tables fit a landscape A4 page between its
+    margins, and text is dark on light, whatever the screen's scheme."""
+    seen = visit(size=(1047, 720), dark=True)
+    page = seen.page
     page.emulate_media(media="print")
     assert page.locator("#filters").is_hidden()
-    assert page.locator("tr[data-grade]:visible").count() == shown(page)
-    assert page.locator(".box").first.evaluate("(b) => getComputedStyle(b).overflowX") == "visible"
+    assert page.locator("tr[data-grade]:visible").count() == shown(page) > 20
+    widths = page.locator(".data table.board").evaluate_all("t => t.map((x) => x.offsetWidth)")
+    assert max(widths[:3]) <= 1047
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
