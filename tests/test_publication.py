@@ -22,7 +22,7 @@ from privbench.audit_plan import MembershipStudy, Target
 from privbench.audit_publication import read_result
 from privbench.cli import main
 from privbench.curves import curves
-from privbench.errors import RecordError
+from privbench.errors import ConfigError, RecordError
 from privbench.grades import Grade, Grades, Withdrawals, merged, read, write
 from privbench.plan import Choice
 from privbench.record import Record, read_record, write_record
@@ -281,6 +281,17 @@ def test_a_bundle_that_swells_is_refused() -> None:
         bundle.unpack(b"no xz file" * 9, "text")
 
 
+def test_a_rerun_that_cannot_be_done_refuses_nothing(board: Path, data: Choice) -> None:
+    """Where the data are not at hand, the record is recomputed and a note says what is missing."""
+    verdict = verify(first(board), fraction=0.5)
+    assert verdict.problems == ()
+    assert verdict.grade is not None
+    assert verdict.grade.grade == "recomputed"
+    assert "nothing was anonymized again" in " ".join(verdict.notes)
+    with pytest.raises(ConfigError, match="share from 0 to 1"):
+        verify(first(board), fraction=2.0)
+
+
 def test_without_evidence_a_record_is_only_claimed(board: Path, data: Choice) -> None:
     """Nothing is refused, and nothing is vouched for."""
     path = first(board)
@@ -406,6 +417,7 @@ def test_a_grade_is_of_one_file(tmp_path: Path) -> None:
     assert merged(known, {"r": again}).grades["r"] == ran
     assert merged(known, {"r": other}).grades["r"] == other
     assert merged(known, {"r": None}).grades == {}
+    assert merged(known, {"s": ran.model_copy(update={"grade": "claimed"})}) == known
     write(known, tmp_path / "grades.json")
     assert read(Grades, tmp_path / "grades.json") == known
     (tmp_path / "grades.json").write_text('{"grades": {"r": {"grade": "perfect"}}}')
@@ -440,7 +452,8 @@ def test_the_commands(
     assert code == 0
     assert again == out
     assert out.count(".json.gz") == out.count(bundle.SUFFIX) == 2
-    code, out, _ = call(capsys, "verify", str(records), "--grades", str(grades), *where)
+    everything = map(str, sorted(records.iterdir()))  # a shell's `*` names the evidence, too
+    code, out, _ = call(capsys, "verify", *everything, "--grades", str(grades), *where)
     assert code == 0
     assert out.endswith("2 recomputed\n")
     assert len(read(Grades, grades).grades) == 2

@@ -258,6 +258,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
                 raise ConfigError(f"There is no record in {path} (*.json, *.json.gz).")
             yield from found
         elif path.is_file():
-            yield path
+            if path.suffix not in (".xz", ".safetensors"):  # `*` names what lies beside, too
+                yield path
         else:
             raise ConfigError(f"There is no record {path}.")

@@ -103,14 +103,14 @@ def write(found: _Model, path: Path) -> None:
 
 
 def merged(found: Grades, fresh: Mapping[str, Grade | None]) -> Grades:
-    """Grades with fresh ones in their place; None takes a grade away.
+    """Grades with fresh ones in their place; None, and a mere claim, takes a grade away.
 
     A re-run outlives a later recomputation of the same record.
     """
     grades = dict(found.grades)
     for name, grade in fresh.items():
         old = grades.pop(name, None)
-        if grade is None:
+        if grade is None or grade.grade == "claimed":
             continue
         keep = old and old.sha256 == grade.sha256 and old.grade == "re-run" != grade.grade
         grades[name] = old if keep and old else grade

@@ -124,6 +124,10 @@ def recompute(record: Record, arrays: Arrays, registry: Registry, name: str) -> 
             raise
         except PrivbenchError as error:
             missing[metric] = str(error)
+        except Exception as error:  # a plugin, and evidence that may be anyone's
+            raise RecordError(
+                f"{metric} cannot be computed from the evidence: {type(error).__name__}: {error}."
+            ) from error
     return Numbers(
         estimates,
         looked["utility"],
@@ -177,10 +181,7 @@ def _reduced(
         raise RecordError(f"Rows must be one for each of {len(subject)} probes; got {rows.shape}.")
     outputs = [Output(e.name, e.protects, e.worst, e.unit) for e in claimed]
     chance = np.array([np.nan if e.chance is None else e.chance for e in claimed])
-    try:
-        return bootstrap(metric, rows, subject, outputs, chance, resamples=resamples, seed=seed)
-    except (ValueError, IndexError) as error:
-        raise RecordError(f"The rows of the bundle do not fit their metric: {error}.") from error
+    return bootstrap(metric, rows, subject, outputs, chance, resamples=resamples, seed=seed)
 
 
 CLOSE = 1e-6

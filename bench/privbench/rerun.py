@@ -58,7 +58,7 @@ def rerun(
 
     Args:
         arrays: of the record's bundle.
-        fraction: of the probes, above 0; at least one is anonymized.
+        fraction: of the probes, above 0 and at most 1; at least one is anonymized.
         dataset: where the record's images are.
         seed: which probes.
 
@@ -68,8 +68,6 @@ def rerun(
     """
     if SHA not in arrays or SMALL not in arrays:
         raise RecordError("The evidence holds no prints of released images to compare with.")
-    if not 0 < fraction <= 1:
-        raise RecordError(f"--rerun takes a share above 0 and up to 1; got {fraction}.")
     preset, ref = preset_of(record), record.anonymizer
     plugin = resolve(registry, "anonymizer", Choice(id=ref.id, settings=ref.config))
     refuse_random(plugin)

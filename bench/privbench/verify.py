@@ -19,7 +19,7 @@ from privbench.audit_publication import (
 )
 from privbench.audit_record import MembershipRecord
 from privbench.data import Preset, split
-from privbench.errors import PrivbenchError, RecordError
+from privbench.errors import ConfigError, PrivbenchError, RecordError
 from privbench.grades import Grade, Level, Rerun, stem
 from privbench.plan import Choice, resolve
 from privbench.progress import Reporter, Silent
@@ -79,8 +79,13 @@ def verify(
     Returns:
         `claimed` where there is no evidence, or no way to recompute some metric here;
         `recomputed` where every number follows; `re-run` where besides that a share of the images
-        was anonymized again and came out alike.
+        was anonymized again and came out alike. Where that cannot be done here, a note says why.
+
+    Raises:
+        ConfigError: `fraction` is none.
     """
+    if not 0 <= fraction <= 1:
+        raise ConfigError(f"--rerun takes a share from 0 to 1; got {fraction:g}.")
     registry, name = registry or load_registry(), stem(path)
     notes: list[str] = []
     try:
@@ -115,18 +120,24 @@ def verify(
         if isinstance(record, MembershipRecord):
             notes.append("it releases samples of a model: nothing was anonymized again")
             return _verdict(name, digest, level, problems, notes)
-        again = rerun(
-            record,
-            arrays,
-            fraction,
-            dataset=dataset or Choice(id=record.dataset["id"]),
-            device=device or torch.device("cpu"),
-            seed=seed,
-            registry=registry,
-            reporter=reporter or Silent(),
-        )
+        try:
+            again = rerun(
+                record,
+                arrays,
+                fraction,
+                dataset=dataset or Choice(id=record.dataset["id"]),
+                device=device or torch.device("cpu"),
+                seed=seed,
+                registry=registry,
+                reporter=reporter or Silent(),
+            )
+        except PrivbenchError as error:  # it says nothing about the record
+            notes.append(f"nothing was anonymized again: {error}")
+            return _verdict(name, digest, level, problems, notes)
     except RecordError as error:
         return Verdict(name, None, (str(error),))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # hostile contents
+        return Verdict(name, None, (f"it cannot be computed: {type(error).__name__}: {error}",))
     if again.apart:
         few = ", ".join(again.apart[:3])
         problem = f"{len(again.apart)} of {again.images} images come out otherwise ({few}, ...)"
