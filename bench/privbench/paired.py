@@ -97,18 +97,24 @@ def sign_flip(rows: Floats, subject: Ints, flips: int = FLIPS, seed: int = 0) ->
     Returns:
         (M,) p-values.
     """
-    names, person = np.unique(subject, return_inverse=True)
-    totals = np.zeros((len(names), rows.shape[1]))
-    np.add.at(totals, person, rows)
+    totals = by_person(rows, subject)
     observed = np.abs(totals.sum(axis=0))
     rng = np.random.default_rng(seed)
     reached = np.zeros(rows.shape[1])
     for start in range(0, flips, _BLOCK):
         size = min(_BLOCK, flips - start)
-        signs = rng.integers(2, size=(size, len(names))) * 2.0 - 1
+        signs = rng.integers(2, size=(size, len(totals))) * 2.0 - 1
         reached += (np.abs(signs @ totals) >= observed - _SAME).sum(axis=0)
     p: Floats = (1 + reached) / (1 + flips)
     return p
+
+
+def by_person(rows: Floats, subject: Ints) -> Floats:
+    """(P, M) sums of (N, M) rows over each person's, in the order of their numbers."""
+    names, person = np.unique(subject, return_inverse=True)
+    totals = np.zeros((len(names), rows.shape[1]))
+    np.add.at(totals, person, rows)
+    return totals
 
 
 def holm(p: NDArray[np.float64]) -> Floats:
