@@ -427,3 +427,32 @@ def test_500_records_render_in_five_seconds(five_hundred: Path, tmp_path: Path) 
 def test_bench_500_records(five_hundred: Path, tmp_path: Path, benchmark: Any) -> None:
     """How long the whole board takes."""
     benchmark.pedantic(lb.write, (five_hundred, tmp_path / "B.md", rank_rows), rounds=3)
+
+
+def test_a_table_of_membership_warns_of_its_controls(tmp_path: Path) -> None:
+    """A noise attack off chance, a blind one that knows too much, and no control at all."""
+    records, found = tmp_path / "records", {}
+    for path in sorted((BOARD / "records").glob("ldm-finetune--*.json.gz")):
+        one = json.loads(gzip.decompress(path.read_bytes()))
+        found[one["attack"]["id"]] = one
+    said = {
+        "mia-random": (0.6, 0.55, "does not contain chance"),
+        "mia-blind": (0.9, 0.8, "differ in something else"),
+    }
+    for name, (value, low, words) in said.items():
+        body = json.loads(json.dumps(found[name]))
+        auc = body["estimates"]["in-distribution"]["membership"][0]
+        put(records, name, body)
+        auc |= {"value": 0.5, "low": 0.4, "high": 0.6}
+        put(records, name, body)
+        quiet = lb.write(records, tmp_path / "LEADERBOARD.md", rank_rows).audits[0].warnings
+        assert words not in " ".join(quiet)
+        auc |= {"value": value, "low": low, "high": 0.95}
+        put(records, name, body)
+        loud = lb.write(records, tmp_path / "LEADERBOARD.md", rank_rows).audits[0].warnings
+        assert words in " ".join(loud)
+        for page in ("LEADERBOARD.md", "site/index.html"):
+            assert words in (tmp_path / page).read_text(encoding="utf-8")
+    (records / "mia-random.json.gz").unlink()
+    (table,) = lb.write(records, tmp_path / "LEADERBOARD.md", rank_rows).audits
+    assert "no negative control" in table.warnings[0]

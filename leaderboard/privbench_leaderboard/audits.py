@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from privbench_leaderboard.records import GRADES, Audit, Data, Grade, Number, Rate
@@ -47,13 +47,18 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditTable:
-    """All rows of one protocol version on one data set."""
+    """All rows of one protocol version on one data set.
+
+    Attributes:
+        warnings: what a reader must know before believing the table.
+    """
 
     protocol: str
     version: int
     data: Data
     rows: tuple[AuditRow, ...]
     entries: tuple[Audit, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def audit_tables(audits: Iterable[Audit]) -> tuple[AuditTable, ...]:
@@ -82,14 +87,42 @@ def _table(audits: list[Audit]) -> AuditTable:
         )
         for key, found in same.items()
     ]
-    first = audits[0]
+    first, ordered = audits[0], tuple(sorted(rows, key=_place))
     return AuditTable(
         protocol=first.protocol.name,
         version=first.protocol.version,
         data=min((a.dataset for a in audits), key=lambda d: (d.id, d.licence, d.consent)),
-        rows=tuple(sorted(rows, key=_place)),
+        rows=ordered,
         entries=tuple(sorted(audits, key=lambda a: (a.stem, a.sha256))),
+        warnings=tuple(_warnings(ordered)),
     )
+
+
+def _warnings(rows: Iterable[AuditRow]) -> Iterator[str]:
+    """What the controls say on the trial that is about membership alone."""
+    primary = [row for row in rows if row.trial == row.worst.primary_trial]
+    if not any(row.worst.attack.control == "negative" for row in primary):
+        yield (
+            "There is no negative control in this table: nothing shows what an attack that knows "
+            "nothing would score."
+        )
+    for row in primary:
+        auc, control = row.auc, row.worst.attack.control
+        if auc is None or auc.chance is None or auc.low is None or auc.high is None:
+            continue
+        if auc.low <= auc.chance <= auc.high:
+            continue
+        if control == "negative":
+            yield (
+                f"The interval of the negative control {row.attack} on {row.target} does not "
+                "contain chance. Pure noise does that in one draw of people in twenty; where it "
+                "does, differences of that size mean nothing in this table."
+            )
+        elif control is not None or row.worst.seen == "never":
+            yield (
+                f"{row.attack} on {row.target} does not score at chance, though it cannot know "
+                "who was a member: members and others differ in something else."
+            )
 
 
 def _harm(audit: Audit, trial: str) -> tuple[float, str]:

@@ -139,7 +139,8 @@ MEMBERSHIP_SAYS = (
     "higher than a person who is none; 0.5 is guessing. TPR: share of members found where 1 % of "
     "others are taken for one. Of retrained targets the one on which the attack did best. Rows "
     "have no ranks: other targets were met by other suspects. A target that has never seen the "
-    "suspects is a control: an attack that does better than guessing there finds something else."
+    "suspects is a control: an attack that does better than guessing there finds something else. "
+    "Only in-distribution is about membership alone; other trials also tell populations apart."
 )
 AUDIT_HEADS = (
     "Target", "Saw the suspects", "Trial", "Attack", "Attacker", "AUC ↓", "TPR at FPR 1 % ↓", "N",
@@ -172,10 +173,9 @@ def _audits(table: AuditTable) -> str:
     ]
     said = [f"Licence {table.data.licence}."] if table.data.licence else []
     said += [f"Consent: {table.data.consent}."] if table.data.consent else []
-    return (
-        f"## {escape(audit_title(table))}\n\n{MEMBERSHIP_SAYS} {escape(' '.join(said), 400)}\n\n"
-        f"{pipe_table(AUDIT_HEADS, rows)}\n"
-    )
+    head = f"## {escape(audit_title(table))}\n\n{MEMBERSHIP_SAYS} {escape(' '.join(said), 400)}\n"
+    warnings = [f"> **Warning.** {inert(text)}\n" for text in table.warnings]
+    return "\n".join([head, f"{pipe_table(AUDIT_HEADS, rows)}\n", *warnings])
 
 
 def _withdrawals(withdrawn: Sequence[Withdrawn]) -> str:

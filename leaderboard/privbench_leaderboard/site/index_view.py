@@ -108,6 +108,7 @@ class AuditSection:
     rows: tuple[tuple[tuple[str, str], ...], ...]
     grades: tuple[str, ...]
     models: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,7 @@ def _audit_section(table: AuditTable) -> AuditSection:
         rows=tuple(cells(row) for row in table.rows),
         grades=tuple(row.grade for row in table.rows),
         models=tuple(row.worst.threat_model for row in table.rows),
+        warnings=tuple(plain(warning, 400) for warning in table.warnings),
     )
 
 
