@@ -22,7 +22,7 @@ ORDER = (
     "comparison", "training", "inversion", "scoring", "results", "measure", "execute", "pictures",
     "curves", "bundle", "recompute", "grades",
     "report", "api", "audit_plan", "target", "infer", "audit_numbers", "audit_record",
-    "audit_publication", "submission", "rerun", "verify", "record_schema",
+    "audit_publication", "submission", "rerun", "claims", "verify", "record_schema",
     "audit_words", "audit", "audit_studyfile", "audit_summary", "audit_study", "studyfile",
     "summary", "study", "__init__", "testing", "templates", "show", "match", "scaffold",
     "cli_plugins", "cli_publish", "cli_options", "cli_study", "cli",

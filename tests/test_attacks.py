@@ -531,12 +531,9 @@ def test_a_hub_id_is_fetched_as_transformers_names_it(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("spec", contrastive.SPECS, ids=lambda spec: spec.id)
-def test_each_id_keeps_the_contract(spec: PluginSpec) -> None:
-    """Described without heavy imports, settings that survive JSON, a smoke run that scores."""
+def test_each_id_trains_and_scores(spec: PluginSpec) -> None:
+    """A smoke run scores; what all plugins promise is in tests/test_contract_builtin.py."""
     bench = kit.Workbench(spec)
-    for check in (kit.check_config, kit.check_light_import, kit.check_weights):
-        check(bench)
-    assert len(spec.summary) <= kit.SUMMARY
     trained = spec.build(bench.config).train(view_of(CountingOracle(keep_stripe), 6, 3))
     images = people(3, 2, first=3000)
     for anonymized in (False, True):

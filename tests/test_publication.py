@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import lzma
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_curve
 
 from privbench import bundle
@@ -142,7 +145,13 @@ def test_images_are_anonymized_again(board: Path, data: Choice) -> None:
 
 def test_a_release_of_other_settings_is_found_out(board: Path, data: Choice) -> None:
     """A record that names another strength than it was released with fails the rerun alone."""
-    edit(first(board), lambda b: b["anonymizer"]["config"].update(cells=16))
+
+    def claim(body: dict[str, Any]) -> None:
+        body["anonymizer"]["config"]["cells"] = 16
+        body["command"] = body["command"].replace("pixelate.cells=6", "pixelate.cells=9")
+
+    edit(first(board), claim)
+    edit(first(board), lambda b: b["anonymizer"]["config"].update(cells=9))
     assert check(first(board), data).problems == ()
     problems = check(first(board), data, fraction=0.5).problems
     assert problems
@@ -213,6 +222,92 @@ def test_a_tampered_record_is_refused(what: str, board: Path, data: Choice) -> N
     verdict = check(first(board), data)
     assert verdict.grade is None
     assert words in " ".join(verdict.problems)
+
+
+UNCHECKED = {
+    "created", "privbench", "packages/*", "oracle_queries", "attack_report/*", "attack_report/*/*",
+    "dataset/version", "dataset/consent", "dataset/digest", "parts/*/undetected",
+    "keys/*", "gallery/alt",
+    "anonymizer/code", "anonymizer/distribution", "attack/code", "attack/distribution",
+    "metrics/*/code", "metrics/*/config/*", "metrics/*/distribution", "metrics/*/licence",
+    "metrics/*/summary", "metrics/*/control",
+    "timing/*/stage", "timing/*/images/*", "timing/*/resolution/*", "timing/*/peak_bytes",
+    "timing/*/at_once", "timing/*/warmup", "timing/*/device/*",
+    "utility/*/*/chance", "utility/*/*/protects", "utility/*/*/unit", "utility/*/*/worst",
+    "utility/*/*/name",
+}  # fmt: skip
+"""Leaves of a record that nobody can check from the evidence; docs/publishing.md names them."""
+
+NAMED = {"estimates", "curves", "utility", "inversion", "metrics", "keys", "packages", "parts",
+         "attack_report", "config", "device", "timing"}  # fmt: skip
+"""Mappings and lists whose entries are alike: one of them stands for all."""
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every plain value."""
+    if isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in entries:
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path
+
+
+def kind_of(path: tuple[Any, ...]) -> str:
+    """What leaves that are alike have in common."""
+    found, alike = [], False
+    for part in path:
+        found.append("*" if alike or isinstance(part, int) else part)
+        deeper = found[0] in ("estimates", "curves", "utility", "inversion") and len(found) == 2
+        alike = part in NAMED or (deeper and found[0] != "curves") or found[0] == "attack_report"
+    return "/".join(map(str, found))
+
+
+def other(value: Any) -> Any:
+    """Another value of the same form."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str() if value in ("lower", "higher"):
+            return "higher" if value == "lower" else "lower"
+        case str() if len(value) == 64:
+            return value[1:] + ("0" if value[0] != "0" else "1")
+        case str():
+            return f"{value}x"
+        case _:
+            return None
+
+
+def test_every_leaf_of_a_record_is_checked_or_named(board: Path, data: Choice) -> None:
+    """One value after the other is changed: the record is refused or only claimed, but for values
+    that the documentation names."""
+    path = first(board)
+    whole = gzip.decompress(path.read_bytes())
+    body = json.loads(whole)
+    spared, seen = set(), set()
+    for leaf in leaves(body):
+        kind = kind_of(leaf)
+        if kind in seen or leaf[0] == "schema_version":
+            continue
+        changed = json.loads(whole)
+        place = changed
+        for part in leaf[:-1]:
+            place = place[part]
+        if (new := other(place[leaf[-1]])) is None:
+            continue
+        seen.add(kind)
+        place[leaf[-1]] = new
+        path.write_bytes(gzip.compress(json.dumps(changed).encode(), 1))
+        grade = check(path, data).grade
+        if grade is not None and grade.grade != "claimed":
+            spared.add(kind)
+    assert spared == UNCHECKED & seen
+    assert len(seen) > 80
+    text = (Path(__file__).parents[1] / "docs" / "publishing.md").read_text(encoding="utf-8")
+    missing = {kind.partition("/")[0] for kind in spared} - set(re.findall(r"`(\w+)", text))
+    assert not missing
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
@@ -290,6 +385,114 @@ def test_a_rerun_that_cannot_be_done_refuses_nothing(board: Path, data: Choice) 
     assert "nothing was anonymized again" in " ".join(verdict.notes)
     with pytest.raises(ConfigError, match="share from 0 to 1"):
         verify(first(board), fraction=2.0)
+
+
+def test_evidence_is_used_once(board: Path, data: Choice) -> None:
+    """A record under another key rests on its own evidence, or is refused: withdrawn ones, too."""
+    path = first(board)
+    body = json.loads(gzip.decompress(path.read_bytes()))
+    body["keys"]["record"] = "0" * 64
+    name = f"{path.name.rpartition('--')[0]}--00000000"
+    body["scores"]["file"] = f"{name}{bundle.SUFFIX}"
+    mine = path.with_name(path.name.replace(".json.gz", bundle.SUFFIX))
+    shutil.copy(mine, board / body["scores"]["file"])
+    again = board / f"{name}.json.gz"
+    again.write_bytes(gzip.compress(json.dumps(body).encode()))
+    assert "its evidence is that of" in check(again, data).problems[0]
+
+
+def test_a_gallery_is_a_picture(board: Path, data: Choice) -> None:
+    """Text, another format, or a picture of four billion pixels is no gallery."""
+    path = first(board)
+    huge = io.BytesIO()
+    Image.new("1", (5000, 8)).save(huge, "JPEG")
+    for content, words in ((b"<script>", "no JPEG"), (huge.getvalue(), "more than 4000 pixels")):
+        digest = hashlib.sha256(content).hexdigest()
+        (board.parent / "galleries" / f"{digest[:16]}.jpg").write_bytes(content)
+        new = {"sha256": digest, "file": f"{digest[:16]}.jpg"}
+        edit(path, lambda b, new=new: b["gallery"].update(new))
+        assert words in check(path, data).problems[0]
+
+
+def test_a_plugin_of_another_version_leaves_a_claim(board: Path, data: Choice) -> None:
+    """What an attack may know, or whether an anonymizer is a control, cannot be checked then."""
+    for side in ("attack", "anonymizer"):
+        whole = first(board).read_bytes()
+        edit(first(board), lambda b, side=side: b[side].update(version=99, control="negative"))
+        verdict = check(first(board), data)
+        assert verdict.grade is not None
+        assert verdict.grade.grade == "claimed"
+        first(board).write_bytes(whole)
+
+
+def test_data_that_are_here_keep_their_name(home: Path, tmp_path: Path) -> None:
+    """A committed record that calls the shipped faces otherwise is refused."""
+    source = sorted((Path(__file__).parents[1] / "leaderboard" / "records").glob("pixelate--*.gz"))
+    path = tmp_path / "board" / "records" / source[0].name
+    path.parent.mkdir(parents=True)
+    evidence = source[0].name.replace(".json.gz", bundle.SUFFIX)
+    for name in (source[0].name, evidence):
+        shutil.copy(source[0].with_name(name), path.with_name(name))
+    edit(path, lambda b: b["dataset"].update(id="lfw"))
+    assert "its data are those of synthfaces" in " ".join(verify(path).problems)
+
+
+HOSTILE: dict[str, Callable[[bytes], bytes]] = {
+    "half a character": lambda d: d.replace(b'"quick', b'"\\ud800').replace(
+        b'"created": "', b'"created": "\\ud800'),
+    "UTF-16": lambda d: d.decode().encode("utf-16"),
+    "a byte order mark": lambda d: b"\xef\xbb\xbf" + d,
+    "a huge protocol": lambda d: d.replace(b'"name": "smoke"', b'"name": "fit"').replace(
+        b'"evaluation": 8', b'"evaluation": 1000000000000'),
+    "a list": lambda d: b"[" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_files_get_a_sentence_and_stop_no_other(
+    what: str, board: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, the file named, the other record verified all the same."""
+    path = first(board)
+    path.write_bytes(gzip.compress(HOSTILE[what](gzip.decompress(path.read_bytes()))))
+    where = ["--dataset", "synthfaces", "--set", f"path={faces}"]
+    code, out, _ = call(capsys, "verify", str(board), *where)
+    assert code == 2
+    assert out.endswith("1 recomputed, 1 refused\n")
+
+
+def test_evidence_that_no_metric_takes_stops_no_other(
+    board: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People with negative numbers raise inside a metric: one refusal, with the record's name."""
+    spoil(first(board), lambda a: a.update(subject=-1 - a["subject"]))
+    where = ["--dataset", "synthfaces", "--set", f"path={faces}"]
+    code, out, _ = call(capsys, "verify", str(board), *where)
+    assert code == 2
+    assert out.endswith("1 recomputed, 1 refused\n")
+
+
+def test_a_record_cannot_write_to_the_terminal(
+    board: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escape codes and line ends in a name do not reach it: no verdict can be forged."""
+    stage = "x\n\x1b[2Jforged: re-run (200 of 200 probes)"
+    edit(first(board), lambda b: b["timing"][0].update(stage=stage, seconds=[1.0, 9.0]))
+    code, out, _ = call(capsys, "verify", str(first(board)))
+    assert code == 2
+    assert "\x1b" not in out
+    assert not any(line.startswith("forged") for line in out.splitlines())
+
+
+def test_what_the_board_cannot_read_is_refused(
+    board: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record that would stop the whole board does not verify."""
+    edit(first(board), lambda b: b.update(oracle_queries=-5))
+    where = ["--dataset", "synthfaces", "--set", f"path={faces}"]
+    code, out, _ = call(capsys, "verify", str(first(board)), *where)
+    assert code == 2
+    assert "oracle_queries" in out
 
 
 def test_without_evidence_a_record_is_only_claimed(board: Path, data: Choice) -> None:
@@ -556,6 +759,16 @@ FORGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "estimates"),
     "an exact rate": (lambda b: b["exact"]["in-distribution"][0].update(refused="no"), "exact"),
     "a test of the set": (lambda b: b.update(sets=None), "sets"),
+    "swapped sides": (
+        lambda b: b["pairs"].update({t: s[::-1] for t, s in b["pairs"].items()}), "compare what"),
+    "a dropped trial": (
+        lambda b: [b[k].pop("wild") for k in ("pairs", "estimates", "exact")], "wild are missing"),
+    "a target that has seen nobody": (lambda b: b.update(seen="never"), "target was trained"),
+    "another target": (lambda b: b["target"].update(trained_on=["auxiliary"]), "plain suspect set"),
+    "no epochs": (
+        lambda b: b["target"].update(epochs=0) or b.update(seen="never"), "epochs by its settings"),
+    "a primary trial": (lambda b: b.update(primary_trial="wild"), "primary trial"),
+    "resamples of its own": (lambda b: b["protocol"].update(name="fit", resamples=1), "not ours"),
     "a protocol": (lambda b: b["protocol"]["people"].update(seen=9), "is not ours"),
     "a threat model": (lambda b: b.update(threat_model="none"), "threat model"),
 }  # fmt: skip

@@ -14,13 +14,22 @@ from privbench.audit_record import MembershipRecord
 from privbench.data import FIT
 from privbench.errors import PrivbenchError, RecordError
 from privbench.keys import stage_seed
-from privbench.populations import CALIBRATION, MEMBERSHIP_PROTOCOLS, SEEN, UNPUBLISHED, UNSEEN
+from privbench.populations import (
+    CALIBRATION,
+    MEMBERSHIP_PROTOCOLS,
+    SEEN,
+    UNPUBLISHED,
+    UNSEEN,
+)
 from privbench.recompute import CLOSE, metric_of
-from privbench.record import Record, read_as, read_record, unpacked
+from privbench.record import Record, parsed, read_as, read_record, unpacked
 from privbench.registry import Registry
 from privbench.stats import bootstrap
 from privbench.store import Arrays
 from privbench.types import UNKNOWN, Estimate, Membership
+
+RESAMPLES = 2000
+"""Of a protocol that follows the data."""
 
 SETS = (SEEN, UNSEEN, UNPUBLISHED)
 
@@ -31,9 +40,12 @@ def read_result(path: Path) -> Record | MembershipRecord:
     Raises:
         RecordError: it is none.
     """
-    if b'"task": "membership"' in unpacked(path):
-        return read_as(MembershipRecord, path)
-    return read_record(path)
+    try:
+        body = parsed(unpacked(path))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not a record: {error}") from error
+    membership = isinstance(body, dict) and body.get("task") == "membership"
+    return read_as(MembershipRecord, path) if membership else read_record(path)
 
 
 def membership_preset_of(record: MembershipRecord) -> None:
@@ -44,13 +56,31 @@ def membership_preset_of(record: MembershipRecord) -> None:
     """
     body = record.protocol
     label = f"{body.get('name')} v{body.get('version')}"
-    if body.get("name") == FIT and body.get("version") == 1:
+    if body.get("name") == FIT:
+        _check_fit(record)
         return
     known = MEMBERSHIP_PROTOCOLS.get(str(body.get("name")))
     if known is None or asdict(known) | {"people": dict(known.people)} != body:
         names = ", ".join(f"{p.name} v{p.version}" for p in MEMBERSHIP_PROTOCOLS.values())
         raise RecordError(
             f"The protocol {label} of the record is not ours; this release knows {names}."
+        )
+
+
+def _check_fit(record: MembershipRecord) -> None:
+    """`fit` has the fields, version and resamples of the others, and the record's people."""
+    body, model = record.protocol, next(iter(MEMBERSHIP_PROTOCOLS.values()))
+    people = {part: found.identities for part, found in record.parts.items()}
+    fixed = {"version": 1, "resamples": RESAMPLES}
+    if (
+        set(body) != set(asdict(model))
+        or any(body[name] != value for name, value in fixed.items())
+        or not isinstance(body["people"], dict)
+        or any(body["people"].get(part) != count for part, count in people.items())
+    ):
+        raise RecordError(
+            f"The protocol fit of the record is not ours, or not of its people: {people} with "
+            f"{fixed['resamples']:,} resamples are wanted."
         )
 
 

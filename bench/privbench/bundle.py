@@ -116,6 +116,10 @@ def evidence_in(
     people, probes = preset.evaluation, preset.evaluation * preset.probes
     strangers = preset.non_mated * preset.probes
 
+    for key, shape, kind in ((SHA, (probes, 32), "u1"), (SMALL, (probes, 3, SIDE, SIDE), "u1")):
+        if key not in arrays or arrays[key].shape != shape or arrays[key].dtype != kind:
+            raise RecordError(f"{name}: {key} must be bytes of shape {shape}.")
+
     def get(key: str, *shape: int) -> np.ndarray:
         if key not in arrays or (shape and arrays[key].shape != shape):
             found = arrays[key].shape if key in arrays else "nothing"

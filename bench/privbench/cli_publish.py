@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from unicodedata import category
 
 from cyclopts import Parameter
 
@@ -180,22 +182,33 @@ def verify(
         files = list(_files(records))
         with reporter.task("verifying", len(files), "records") as task:
             for path in files:
-                verdicts.append(
-                    check(
-                        path,
-                        fraction=rerun,
-                        dataset=where,
-                        device=pick_device(device),
-                        seed=seed,
-                        registry=registry,
-                        reporter=reporter,
-                    )
+                verdict = check(
+                    path,
+                    fraction=rerun,
+                    dataset=where,
+                    device=pick_device(device),
+                    seed=seed,
+                    registry=registry,
+                    reporter=reporter,
                 )
+                verdicts.append(_on_the_board(verdict, path))
                 task.advance()
     _verdicts(verdicts)
     if grades is not None:
         write(merged(read(Grades, grades), {v.name: v.grade for v in verdicts}), grades)
     return 2 if any(v.grade is None for v in verdicts) else 0
+
+
+def _on_the_board(verdict: Verdict, path: Path) -> Verdict:
+    """The verdict; a refusal where the board could not read the record."""
+    import privbench_leaderboard
+
+    try:
+        privbench_leaderboard.read(path)
+    except privbench_leaderboard.LeaderboardError as error:
+        problems = verdict.problems or (str(error),)
+        return replace(verdict, grade=None, problems=problems)
+    return verdict
 
 
 def _verdicts(found: Sequence[Verdict]) -> None:
@@ -208,11 +221,16 @@ def _verdicts(found: Sequence[Verdict]) -> None:
             if again
             else ""
         )
-        print(f"{verdict.name}: {grade.grade if grade else 'refused'}{ran}")
+        print(f"{_plain(verdict.name)}: {grade.grade if grade else 'refused'}{ran}")
         for text in (*verdict.problems, *verdict.notes):
-            print(f"  {text}")
+            print(f"  {_plain(text)}")
     levels = Counter(v.grade.grade if v.grade else "refused" for v in found)
     print(", ".join(f"{count} {level}" for level, count in sorted(levels.items())))
+
+
+def _plain(text: str) -> str:
+    """Text that may be anyone's, on one line of a terminal: no control or format characters."""
+    return "".join(" " if category(c)[0] in "CZ" else c for c in text)[:1000]
 
 
 def withdraw(
@@ -253,7 +271,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         raise ConfigError("Say which: record files (.json, .json.gz), or a folder of them.")
     for path in paths:
         if path.is_dir():
-            found = sorted([*path.glob("*.json"), *path.glob("*.json.gz")])
+            found = sorted([*path.rglob("*.json"), *path.rglob("*.json.gz")])
             if not found:
                 raise ConfigError(f"There is no record in {path} (*.json, *.json.gz).")
             yield from found

@@ -10,7 +10,7 @@ import numpy as np
 
 from privbench.bundle import evidence_in, rows_in
 from privbench.curves import curves
-from privbench.data import FIT, PRIMARY_TRIAL, PROTOCOLS, Preset, fitted_preset
+from privbench.data import FIT, LARGEST_FIT, PRIMARY_TRIAL, PROTOCOLS, Preset, fitted_preset
 from privbench.errors import PrivbenchError, RecordError
 from privbench.keys import stage_seed
 from privbench.paired import rank1_hits
@@ -57,7 +57,13 @@ def preset_of(record: Record) -> Preset:
         preset = Preset(**{**body, "populations": tuple(body["populations"])})
     except (TypeError, KeyError) as error:
         raise RecordError(f"The protocol {label} is incomplete: {error}.") from error
+    counts = {k: v for k, v in asdict(preset).items() if k not in ("name", "populations")}
+    odd = [k for k, v in counts.items() if type(v) is not int or not 0 <= v < 10**6]
+    if odd:
+        raise RecordError(f"The protocol {label} must count {', '.join(odd)} from 0 to 999,999.")
     if preset.name == FIT:
+        if preset.train_images > LARGEST_FIT:
+            raise RecordError(f"The protocol {label} uses at most {LARGEST_FIT} images a person.")
         people = np.repeat(np.arange(preset.identities), preset.train_images)
         known = fitted_preset(_People("the data set", people))  # type: ignore[arg-type]
     elif preset.name in PROTOCOLS:
@@ -201,7 +207,7 @@ def differences(record: Record, numbers: Numbers) -> list[str]:
         found += _tables(record.estimates[trial], numbers.estimates[trial], trial, numbers)
     found += _tables(record.utility, numbers.utility, "utility", numbers)
     found += _tables(record.inversion, numbers.inversion, "inversion", numbers)
-    if record.hits is not None and record.hits != numbers.hits:
+    if record.hits != numbers.hits:
         found.append("rank-1 of each probe (`hits`) is not that of the scores")
     if record.curves and not _same_curves(record, numbers):
         found.append("the curves are not those of the scores")

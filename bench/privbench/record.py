@@ -186,13 +186,18 @@ def read_record(path: Path) -> Record:
 def read_as(kind: type[R], path: Path) -> R:
     """Read and check a record of some kind, as `read_record` does."""
     try:
-        body = json.loads(unpacked(path), parse_constant=_refused, parse_float=_finite)
+        body = parsed(unpacked(path))
         if (version := body.get("schema_version")) != SCHEMA_VERSION:
             raise RecordError(
                 f"{path} has record schema {version!r}; this privbench reads {SCHEMA_VERSION}."
             )
         return kind.model_validate(body)
-    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
+    except ValidationError as error:
+        said = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+                for e in error.errors(include_url=False)]  # fmt: skip
+        more = f"; and {len(said) - 5} more" if len(said) > 5 else ""
+        raise RecordError(f"{path} is not a record: {'; '.join(said[:5])}{more}.") from None
+    except (ValueError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} is not a record: {error}") from error
 
 
@@ -215,6 +220,19 @@ def write_record(record: Result, folder: Path, *, packed: bool = False) -> Path:
     except OSError as error:
         raise RecordError(f"Cannot write the record {path}: {error}") from error
     return path
+
+
+def parsed(data: bytes) -> Any:
+    """JSON as records hold it: UTF-8, numbers finite, text that can be written again.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = data.decode("utf-8")
+    body = json.loads(text, parse_constant=_refused, parse_float=_finite)
+    if "\\u" in text:  # an escape may stand for half a character
+        json.dumps(body, ensure_ascii=False).encode()
+    return body
 
 
 def unpacked(path: Path, limit: int = LARGEST) -> bytes:

@@ -158,6 +158,9 @@ def _limit(gibibytes: float) -> None:
     """Let this process, and each child, hold so much more than it does now."""
     import resource  # not on Windows, where nothing is isolated
 
+    from PIL import Image
+
+    Image.init()  # a plugin of Pillow that fails to load for want of memory is lost for good
     now = psutil.Process().memory_info().data
     most, hard = now + int(gibibytes * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]
     if hard != resource.RLIM_INFINITY:

@@ -7,7 +7,7 @@ from privbench_leaderboard.markdown import render_markdown
 from privbench_leaderboard.membership_page import render_membership, write_membership
 from privbench_leaderboard.membership_study import MembershipStudy, load_membership
 from privbench_leaderboard.publish import write
-from privbench_leaderboard.reading import load
+from privbench_leaderboard.reading import load, read
 from privbench_leaderboard.records import Entry
 from privbench_leaderboard.studies import Study, load_study
 from privbench_leaderboard.study_page import render_study, write_study
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "load_membership",
     "load_study",
+    "read",
     "read_board",
     "render_markdown",
     "render_membership",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -103,10 +104,12 @@ def escape(text: str, most: int = MAX_TEXT) -> str:
     a&#124;b &#60;i&#62;&#96;x&#96;&#60;/i&#62; &#91;l&#93;(http&#58;//e.org)
     """
     shown = "".join(f"&#{ord(c)};" if c in _SPECIAL else c for c in plain(text, most))
-    # GitHub links bare addresses as well.
-    return shown.replace("://", "&#58;//").replace("www.", "www&#46;").replace("WWW.", "WWW&#46;")
+    # GitHub links bare addresses as well, and GH-1.
+    shown = _ADDRESS.sub(lambda found: f"{found[1]}&#46;", shown.replace("://", "&#58;//"))
+    return _ISSUE.sub(lambda found: f"{found[1]}&#45;", shown)
 
 
+_ADDRESS, _ISSUE = re.compile(r"(www)\.", re.I), re.compile(r"\b(GH)-(?=[0-9])", re.I)
 _SPECIAL = frozenset("&<>|`\\[]*_~@#$!")
 
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def load(folder: Path | str) -> tuple[Filing, ...]:
     if not root.is_dir():
         raise LeaderboardError(f"There is no folder {root}.")
     paths = sorted([*root.rglob("*.json"), *root.rglob("*.json.gz")])
+    stems = Counter(stem_of(path) for path in paths)
+    if twice := [stem for stem, count in stems.items() if count > 1]:
+        raise LeaderboardError(f"{root} holds two records called {twice[0]}; keep one of them.")
     entries = tuple(read(path) for path in paths)
     if not entries:
         raise LeaderboardError(f"{root} holds no records (*.json, *.json.gz).")
@@ -63,6 +67,8 @@ def parse_any(text: str, name: str = "record", stem: str = "") -> Filing:
     """
     try:
         body = json.loads(text, parse_constant=_refuse)
+        if "\\u" in text:  # an escape may stand for half a character, which no page can hold
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise LeaderboardError(f"{name} is not a record: not JSON ({error}).") from error
     if not isinstance(body, dict) or "schema_version" not in body:
@@ -99,7 +105,12 @@ def read(path: Path) -> Filing:
         text = data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LeaderboardError(f"Cannot read the record {path}: {error}") from error
-    return parse_any(text, str(path), path.name.removesuffix(".gz").removesuffix(".json"))
+    return parse_any(text, str(path), stem_of(path))
+
+
+def stem_of(path: Path) -> str:
+    """A record's name from its file's."""
+    return path.name.removesuffix(".gz").removesuffix(".json")
 
 
 def _refuse(constant: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +30,12 @@ def names_of(entries: Iterable[Entry]) -> dict[str, str]:
     """Subject -> id of the anonymizer and what tells it from others of its id."""
     found = {subject_of(e): e for e in entries}
     labels = labels_of(e.anonymizer for e in found.values())
-    return {s: labels[ref(e.anonymizer)] + _drawn(e.release) for s, e in found.items()}
+    names = {s: labels[ref(e.anonymizer)] + _drawn(e.release) for s, e in found.items()}
+    many = Counter(names.values())
+    return {
+        s: f"{name} (dtype={found[s].dtype})" if many[name] > 1 else name
+        for s, name in names.items()
+    }
 
 
 def labels_of(plugins: Iterable[Plugin]) -> dict[str, str]:

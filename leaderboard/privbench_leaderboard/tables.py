@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -192,7 +192,7 @@ def _table(entries: Sequence[Entry], ranker: Ranker | None) -> SummaryTable:
     return SummaryTable(
         protocol=protocol.name,
         version=protocol.version,
-        data=min(e.dataset.id for e in entries),
+        data=commonest(e.dataset.id for e in entries),
         digest=entries[0].dataset.digest,
         resamples=protocol.resamples,
         trial=entries[0].primary_trial,
@@ -370,3 +370,9 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     for item in items:
         groups[key(item)].append(item)
     return dict(groups)
+
+
+def commonest(names: Iterable[str]) -> str:
+    """What most records say; of several, the first by the alphabet."""
+    counts = Counter(names)
+    return min(counts, key=lambda name: (-counts[name], name))

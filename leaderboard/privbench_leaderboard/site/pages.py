@@ -177,5 +177,5 @@ def _checked(path: Path, picture: Picture, stem: str) -> bytes:
             )
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")):
             return data
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise LeaderboardError(f"Cannot read the picture {path}: {error}") from error
