@@ -10,6 +10,7 @@ import gzip
 import json
 import math
 import os
+import re
 import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from privbench.spec import Knowledge
 from privbench.types import Estimate
 
 SCHEMA_VERSION = 1
+
+_HALF = re.compile(r"\\ud[89a-f]", re.I)
 
 PACKED = ".json.gz"
 LARGEST = 64 * 2**20
@@ -230,7 +233,7 @@ def parsed(data: bytes) -> Any:
     """
     text = data.decode("utf-8")
     body = json.loads(text, parse_constant=_refused, parse_float=_finite)
-    if "\\u" in text:  # an escape may stand for half a character
+    if _HALF.search(text):  # half a character, perhaps
         json.dumps(body, ensure_ascii=False).encode()
     return body
 

@@ -70,8 +70,8 @@ def submit(
 ) -> Submitted:
     """Bundle a record with what its numbers rest on, ready to be published.
 
-    The written bundle is read back and all numbers are computed from it again: what does not
-    verify is not written.
+    The bundle is read back and all numbers are computed from it again: a record whose numbers do
+    not follow is not written.
 
     Args:
         path: record that `privbench run` wrote; the attack's scores lie beside it.
@@ -87,7 +87,7 @@ def submit(
     registry = registry or load_registry()
     record = read_result(path)
     if isinstance(record, MembershipRecord):
-        return _submit_membership(record, path, out, consent, registry)
+        return _submit_membership(record, path, out, dataset, consent, registry)
     return _submit(record, path, out, Store(store), dataset, consent, own_images, registry)
 
 
@@ -130,20 +130,23 @@ def _submit(
 
 
 def _submit_membership(
-    record: MembershipRecord, path: Path, out: Path, consent: str, registry: Registry
+    record: MembershipRecord,
+    path: Path,
+    out: Path,
+    dataset: Choice | None,
+    consent: str,
+    registry: Registry,
 ) -> Submitted:
     """A membership record needs no store: its numbers rest on scores alone."""
-    arrays, notes = (
-        membership_arrays(record, _raw_scores(record, path, "seen_subject")),
-        list[str](),
-    )
+    notes: list[str] = []
+    arrays = membership_arrays(record, _raw_scores(record, path, "seen_subject"))
 
     def check(kept: Arrays) -> tuple[list[str], None]:
         ours, missing = membership_numbers(record, kept, registry, path.name)
         return membership_differences(record, ours, missing), None
 
     packed, _ = _packed(arrays, check, path)
-    rendered = bool(getattr(its_data(record, None, registry, notes), "rendered", False))
+    rendered = bool(getattr(its_data(record, dataset, registry, notes), "rendered", False))
     done = _completed(record, packed, consent or RENDERED * rendered, registry, notes)
     return _written(done, out, packed, b"", notes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +89,7 @@ def verify(
             membership_preset_of(record)
             problems = [*claims.form(record, name), *claims.membership(record)]
         else:
-            preset = preset_of(record)
-            problems = [*claims.form(record, name), *claims.arithmetic(record, preset)]
+            problems = [*claims.form(record, name), *claims.arithmetic(record, preset_of(record))]
         if problems:
             return Verdict(name, None, tuple(problems))
         unknown: list[str] = []
@@ -104,15 +103,8 @@ def verify(
             return _verdict(name, digest, "claimed", problems, notes)
         arrays = _evidence(record, path)
         problems += [*claims.command(record, registry), *_reused(record, path)]
-        if isinstance(record, MembershipRecord):
-            ours, missing = membership_numbers(record, arrays, registry, record.scores["file"])
-            problems += membership_differences(record, ours, missing)
-        else:
-            problems += claims.picture(record, path)
-            numbers = recompute(record, arrays, registry, record.scores["file"])
-            missing = dict(numbers.missing)
-            problems += differences(record, numbers)
-            problems += _people(record, arrays, preset, dataset, registry, notes)
+        found, missing = _recomputed(record, arrays, path, dataset, registry, notes)
+        problems += found
         notes += [f"{m} was not recomputed: {why}" for m, why in missing.items()]
         level: Level = "claimed" if missing or unknown else "recomputed"
         if problems or level == "claimed" or fraction == 0:
@@ -144,6 +136,28 @@ def verify(
         return Verdict(name, None, (problem,), tuple(notes))
     done = Rerun(images=again.images, of=again.of, identical=again.identical)
     return _verdict(name, digest, "re-run", [], notes, done)
+
+
+def _recomputed(
+    record: Record | MembershipRecord,
+    arrays: Arrays,
+    path: Path,
+    dataset: Choice | None,
+    registry: Registry,
+    notes: list[str],
+) -> tuple[list[str], Mapping[str, str]]:
+    """What does not follow from the evidence, and metrics that could not be computed."""
+    name = record.scores["file"]
+    if isinstance(record, MembershipRecord):
+        ours, missing = membership_numbers(record, arrays, registry, name)
+        return membership_differences(record, ours, missing), missing
+    numbers = recompute(record, arrays, registry, name)
+    problems = [
+        *claims.picture(record, path),
+        *differences(record, numbers),
+        *_people(record, arrays, preset_of(record), dataset, registry, notes),
+    ]
+    return problems, numbers.missing
 
 
 def _verdict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from privbench_leaderboard.records import MEMBERSHIP, Audit, Entry, Filing
 
 SCHEMA_VERSION = 1
 """The record schema that this package reads."""
+
+_HALF = re.compile(r"\\ud[89a-f]", re.I)
 
 LARGEST = 64 * 2**20
 """Bytes that a record may have, unpacked."""
@@ -67,7 +70,7 @@ def parse_any(text: str, name: str = "record", stem: str = "") -> Filing:
     """
     try:
         body = json.loads(text, parse_constant=_refuse)
-        if "\\u" in text:  # an escape may stand for half a character, which no page can hold
+        if _HALF.search(text):  # half a character, perhaps, which no page can hold
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise LeaderboardError(f"{name} is not a record: not JSON ({error}).") from error
