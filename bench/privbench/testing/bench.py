@@ -6,7 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -61,8 +61,22 @@ class UsableBench(Workbench):
 
     @cached_property
     def second(self) -> Second:
-        """Another one from the same seeds, under other global random states."""
+        """Another one from the same seeds, under other global random states.
+
+        What is left behind is left each time: what others do in this process meanwhile is not.
+        """
         self.first  # noqa: B018 - what a library sets up once is no leak
+        found = self._again()
+        if found.kept or found.left:
+            once_more = self._again()
+            found = replace(
+                found,
+                kept=found.kept and once_more.kept,
+                left=found.left and once_more.left,
+            )
+        return found
+
+    def _again(self) -> Second:
         with traced():
             before = Held.now()
             with global_seed(3):
