@@ -24,7 +24,7 @@ from privbench.populations import (
 from privbench.recompute import CLOSE, metric_of
 from privbench.record import Record, parsed, read_as, read_record, unpacked
 from privbench.registry import Registry
-from privbench.stats import bootstrap
+from privbench.results import measured
 from privbench.store import Arrays
 from privbench.types import UNKNOWN, Estimate, Membership
 
@@ -109,6 +109,7 @@ def membership_numbers(
     estimates: dict[str, dict[str, list[Estimate]]] = {}
     exact: dict[str, list[AtRate]] = {}
     resamples = int(record.protocol["resamples"])
+    seed = stage_seed(record.seed, "bootstrap")
     for trial, sides in record.pairs.items():
         evidence = _evidence(record, arrays, trial, sides, name)
         exact[trial] = [at_rate(evidence, rate) for rate in RATES]
@@ -119,15 +120,7 @@ def membership_numbers(
             except PrivbenchError as error:
                 missing[metric] = str(error)
                 continue
-            estimates[trial][metric] = bootstrap(
-                plugin,
-                np.asarray(plugin.rows(evidence), np.float64),
-                evidence.subject,
-                plugin.outputs(evidence),
-                plugin.chance(evidence),
-                resamples=resamples,
-                seed=stage_seed(record.seed, "bootstrap"),
-            )
+            estimates[trial][metric] = measured(plugin, evidence, resamples, seed)
     update = {"estimates": estimates, "exact": exact, "sets": _sets(record, arrays, name)}
     return record.model_copy(update=update), missing
 

@@ -20,10 +20,9 @@ from privbench.keys import stage_seed
 from privbench.plan import dtype_of
 from privbench.populations import CALIBRATION, SEEN, UNPUBLISHED, UNSEEN
 from privbench.record import SCHEMA_VERSION, Part, PluginRef, Result
-from privbench.results import PACKAGES, package_version, plugin_ref
+from privbench.results import PACKAGES, measured, package_version, plugin_ref
 from privbench.session import blame
 from privbench.spec import Knowledge
-from privbench.stats import bootstrap
 from privbench.store import Artefact, Store
 from privbench.target import AuditSession
 from privbench.types import Estimate, Membership, Metric
@@ -179,14 +178,8 @@ def _estimates(session: AuditSession, name: str, evidence: Membership) -> list[E
     plan, resolved = session.plan, session.plan.metrics[name]
     metric = cast(Metric, session.build(resolved))
     with blame(resolved, "measuring"):
-        return bootstrap(
-            metric,
-            np.asarray(metric.rows(evidence), np.float64),
-            evidence.subject,
-            metric.outputs(evidence),
-            metric.chance(evidence),
-            resamples=plan.preset.resamples,
-            seed=stage_seed(plan.study.seed, "bootstrap"),
+        return measured(
+            metric, evidence, plan.preset.resamples, stage_seed(plan.study.seed, "bootstrap")
         )
 
 

@@ -15,7 +15,7 @@ from privbench.audit_record import MembershipRecord, Seen
 from privbench.data import PRIMARY_TRIAL, Preset
 from privbench.errors import PrivbenchError
 from privbench.keys import code_digest
-from privbench.plan import Choice, dtype_of, plain_id, resolve
+from privbench.plan import Choice, dtype_of, most_known, plain_id, resolve
 from privbench.populations import MEMBERSHIP_PROTOCOLS, SEEN
 from privbench.recompute import CLOSE
 from privbench.record import PluginRef, Record
@@ -199,11 +199,10 @@ def strongest_of(record: Published, registry: Registry) -> Knowledge | None:
     found = registry.plugins[("attack", record.attack.id)]
     if not found.spec.tags.fuses:
         return found.spec.tags.knowledge
-    order: tuple[Knowledge, ...] = ("none", "black-box", "adaptive", "gray-box")
     members = [k[7:].partition("#")[0] for k in record.keys if k.startswith("member:")]
     known = [registry.plugins.get(("attack", member)) for member in members]
-    tags = [p.spec.tags.knowledge or "none" for p in known if p is not None]
-    return max(tags, key=order.index) if tags and len(tags) == len(known) else None
+    here = [plugin.spec.tags.knowledge for plugin in known if plugin is not None]
+    return most_known(here) if here and len(here) == len(known) else None
 
 
 def _set_up(

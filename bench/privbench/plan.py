@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -648,8 +648,13 @@ def _cell(
 
 def strongest(attacks: Sequence[Resolved]) -> Knowledge:
     """The strongest threat model among attacks."""
+    return most_known(a.registered.spec.tags.knowledge for a in attacks)
+
+
+def most_known(models: Iterable[Knowledge | None]) -> Knowledge:
+    """The strongest of some threat models."""
     order: tuple[Knowledge, ...] = ("none", "black-box", "adaptive", "gray-box")
-    return max((a.registered.spec.tags.knowledge or "none" for a in attacks), key=order.index)
+    return max((model or "none" for model in models), key=order.index)
 
 
 def labelled(members: Sequence[Cell]) -> dict[str, Cell]:

@@ -16,9 +16,10 @@ from privbench.keys import stage_seed
 from privbench.paired import rank1_hits
 from privbench.record import Curve, Hits, PluginRef, Record
 from privbench.registry import Registry, make_config
+from privbench.results import measured
 from privbench.stats import bootstrap
 from privbench.store import Arrays
-from privbench.types import Estimate, Floats, Identification, Ints, Metric, OpenSet, Output
+from privbench.types import Estimate, Floats, Ints, Metric, Output
 
 CURVED = (PRIMARY_TRIAL, f"{PRIMARY_TRIAL}+source", "cross")
 """Trials whose curves a record holds."""
@@ -114,7 +115,7 @@ def recompute(record: Record, arrays: Arrays, registry: Registry, name: str) -> 
             if kind in ("identification", "open-set"):
                 for trial, (closed, opened) in found.items():
                     evidence = closed if kind == "identification" else opened
-                    estimates[trial][metric] = _measured(plugin, evidence, preset.resamples, seed)
+                    estimates[trial][metric] = measured(plugin, evidence, preset.resamples, seed)
                 continue
             stem = "utility" if kind == "release" else "inversion"
             claimed = getattr(record, stem).get(metric, [])
@@ -158,21 +159,6 @@ def metric_of(name: str, ref: PluginRef, registry: Registry) -> tuple[Metric, st
         raise PrivbenchError(f"version {ref.version} made it, version {spec.version} is installed")
     made = spec.build(make_config(spec, ref.config))
     return cast(Metric, made), spec.tags.evidence or "identification"
-
-
-def _measured(
-    metric: Metric, evidence: Identification | OpenSet, resamples: int, seed: int
-) -> list[Estimate]:
-    return bootstrap(
-        metric,
-        np.asarray(metric.rows(evidence), np.float64),
-        evidence.subject,
-        metric.outputs(evidence),
-        metric.chance(evidence),
-        resamples=resamples,
-        seed=seed,
-        decisive=evidence.mated >= 0 if isinstance(evidence, OpenSet) else None,
-    )
 
 
 def _reduced(

@@ -26,7 +26,9 @@ from privbench.store import Artefact, Store
 from privbench.types import (
     Estimate,
     Evidence,
+    Floats,
     Identification,
+    Ints,
     Inversion,
     Metric,
     OpenSet,
@@ -40,10 +42,16 @@ PACKAGES = ("privbench", "torch", "diffusers", "transformers", "numpy", "scikit-
 def scores_of(plan: Plan, arrays: Mapping[str, np.ndarray], fusion: ev.Fusion) -> ev.Scores:
     """An attack's stored scores with the truth."""
     of, split = plan.data.subject, plan.split
-    people = of[split.gallery][:: plan.preset.references]
-    mated = np.argmax(of[split.probes][:, None] == people[None, :], axis=1)
+    mated = columns(of[split.probes], of[split.gallery], plan.preset.references)
     held_out = of[split.attacker_validation]
     return ev.Scores(arrays, mated, of[split.probes], of[split.non_mated], held_out, fusion)
+
+
+def columns(probes: Ints, gallery: Ints, references: int) -> Ints:
+    """(N,) column of each probe's person in a gallery with so many references a person."""
+    people = gallery[::references]
+    found: Ints = np.argmax(probes[:, None] == people[None, :], axis=1)
+    return found
 
 
 def trial_evidence(plan: Plan, scores: ev.Scores) -> Iterator[tuple[str, Identification, OpenSet]]:
@@ -76,17 +84,38 @@ def estimates_of(
                 f"got {len(arrays['rows'])}."
             )
         with blame(metric, "reducing rows"):
-            result[trial] = bootstrap(
+            result[trial] = measured(
                 plugin,
+                e,
+                plan.preset.resamples,
+                stage_seed(plan.study.seed, "bootstrap"),
                 arrays["rows"],
-                e.subject,
-                plugin.outputs(e),
-                plugin.chance(e),
-                resamples=plan.preset.resamples,
-                seed=stage_seed(plan.study.seed, "bootstrap"),
-                decisive=e.mated >= 0 if isinstance(e, OpenSet) else None,
             )
     return result
+
+
+def measured(
+    metric: Metric,
+    evidence: Evidence,
+    resamples: int,
+    seed: int,
+    rows: Floats | None = None,
+) -> list[Estimate]:
+    """Numbers of a metric with intervals.
+
+    Args:
+        rows: of this evidence, where they are known already.
+    """
+    return bootstrap(
+        metric,
+        np.asarray(metric.rows(evidence), np.float64) if rows is None else rows,
+        evidence.subject,
+        metric.outputs(evidence),
+        metric.chance(evidence),
+        resamples=resamples,
+        seed=seed,
+        decisive=evidence.mated >= 0 if isinstance(evidence, OpenSet) else None,
+    )
 
 
 def make_record(

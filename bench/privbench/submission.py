@@ -31,6 +31,7 @@ from privbench.plan import Choice, open_dataset, parse_settings, resolve
 from privbench.recompute import Numbers, differences, preset_of, recompute
 from privbench.record import PluginRef, Record, write_record
 from privbench.registry import Registry, load_registry, make_config
+from privbench.results import columns
 from privbench.store import Arrays, Artefact, Store
 
 PEOPLE = 6
@@ -279,10 +280,9 @@ def _raw_scores(
 
 
 def _with_truth(record: Record, arrays: Mapping[str, np.ndarray], preset: Preset) -> Scores:
-    people = arrays["gallery_subject"][:: preset.references]
     return Scores(
         arrays,
-        np.argmax(arrays["probe_subject"][:, None] == people[None, :], axis=1),
+        columns(arrays["probe_subject"], arrays["gallery_subject"], preset.references),
         arrays["probe_subject"],
         arrays["non_mated_subject"],
         arrays["validation_subject"],

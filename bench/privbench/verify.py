@@ -26,7 +26,7 @@ from privbench.recompute import differences, preset_of, recompute
 from privbench.record import PACKED, Record, unpacked
 from privbench.registry import Registry, load_registry
 from privbench.rerun import rerun
-from privbench.results import package_version
+from privbench.results import columns, package_version
 from privbench.store import Arrays
 from privbench.submission import its_data
 
@@ -223,9 +223,8 @@ def _people(
     if data.licence != record.dataset.get("licence"):
         yield f"the licence of {data.name} is {data.licence!r}"
     parts = split(data, preset)
-    people = data.subject[parts.gallery][:: preset.references]
     subject = data.subject[parts.probes]
-    mated = np.argmax(subject[:, None] == people[None, :], axis=1)
+    mated = columns(subject, data.subject[parts.gallery], preset.references)
     strangers = data.subject[parts.non_mated]
     for key, ours in (("subject", subject), ("mated", mated), ("strangers", strangers)):
         if not np.array_equal(arrays[key], ours):
